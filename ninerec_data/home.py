@@ -1,0 +1,48 @@
+"""Where everything lives: one home folder with raw/, prepared/, features/ and runs/ (DESIGN 3)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Home", "find_home"]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The stores under one root. Building one touches no disk."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def prepared(self, dataset: str) -> Path:
+        return self.root / "prepared" / dataset
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+
+def find_home(home: str | Path | Home | None = None) -> Home:
+    """Resolve the home folder: the argument, else `$NINEREC_HOME`, else the platform's data folder."""
+    if isinstance(home, Home):
+        return home
+    if home is None:
+        home = os.environ.get("NINEREC_HOME")
+    if home:
+        return Home(Path(home).expanduser().absolute())
+    if sys.platform == "darwin":
+        base = Path("~/Library/Application Support")
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
+    return Home((base / "ninerec").expanduser())
