@@ -1,0 +1,42 @@
+"""Shared fixtures: the real sample files where they are present, a home per test, no network at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real release files; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("NINEREC_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"the real sample files are not here ({folder}); set NINEREC_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, also for subprocesses."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("NINEREC_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection but loopback and local sockets."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: object) -> object:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            msg = f"a test tried to reach the network: {address}"
+            raise RuntimeError(msg)
+        return real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
