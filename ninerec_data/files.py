@@ -16,7 +16,15 @@ from typing import Any
 
 from ninerec_data.errors import CheckFailed, UsageError
 
-__all__ = ["atomic_write", "canonical_json", "hash_of", "lock", "sha256_file", "staged_folder", "sweep"]
+__all__ = [
+    "atomic_write",
+    "canonical_json",
+    "hash_of",
+    "lock",
+    "sha256_file",
+    "staged_folder",
+    "sweep",
+]
 
 CHUNK = 1 << 20
 

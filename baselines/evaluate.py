@@ -1,0 +1,112 @@
+"""Full-catalogue evaluation by counting: rank = 1 + candidates that score higher. No sampling, no sort.
+
+Scores are products in float64 of float32 vectors, rounded to float32 once, so that the order of a
+sum (which differs with block sizes) cannot move a rank; the target's score is read from the very
+product that ranks it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.metrics import Ranks
+from baselines.model import Recommender
+from loaders import Batch, Sequences, make_loader
+from ninerec_data import CheckFailed
+
+__all__ = ["evaluate", "item_table", "rank_block"]
+
+SCORES_IN_MEMORY = 1 << 26  # float64 scores of one block of users
+
+
+def evaluate(
+    model: Recommender, sequences: Sequences, *, batch_size: int = 512, exact: bool = True
+) -> Ranks:
+    """Rank the target of every sequence among its candidates, in the order of `sequences`.
+
+    Candidates are the split's pool and, outside it, the target itself (DESIGN 5, cold and new);
+    the history the protocol masks is taken out.
+    exact: run the user encoder in float64 too, so that neither batch size nor user order can move a
+        rank; without it (validation between epochs) states are float32.
+    Raises CheckFailed for scores that are not finite.
+    """
+    ds = sequences.ds
+    device = next(model.parameters()).device
+    misses = ds.protocol.target_in_history == "misses"
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        dtype = torch.float64 if exact else torch.float32
+        table = item_table(model, sequences).to(device, torch.float64)
+        vectors = table.to(dtype)
+        users = copy.deepcopy(model.user_encoder).to(dtype) if exact else model.user_encoder
+        in_pool = torch.from_numpy(ds.in_pool).to(device)
+        block = max(1, min(batch_size, SCORES_IN_MEMORY // len(table)))
+        parts = []
+        for batch in make_loader(sequences, batch_size=block, shuffle=False).at(0):
+            batch = batch.to(device)
+            x = _look_up(vectors, batch.unique_items, batch.inverse[:, :-1])
+            states = users(x, batch.mask[:, :-1], batch)[:, -1]
+            counted = rank_block(states, table, in_pool, batch, target_misses=misses)
+            parts.append([batch.users, batch.targets, *counted])
+    model.train(was_training)
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    return Ranks(*columns)
+
+
+def item_table(model: Recommender, sequences: Sequences, *, chunk: int = 512) -> Tensor:
+    """(n_items + 1, D) float32 vectors of every item, row 0 zero, encoded in chunks."""
+    device = next(model.parameters()).device
+    rows = []
+    for at in range(1, sequences.ds.n_items + 1, chunk):
+        items = np.arange(at, min(at + chunk, sequences.ds.n_items + 1))
+        rows.append(model.item_encoder(sequences.items(items).to(device)).float())
+    return torch.cat([torch.zeros_like(rows[0][:1]), *rows])
+
+
+def rank_block(
+    states: Tensor,
+    table: Tensor,
+    in_pool: Tensor,
+    batch: Batch,
+    *,
+    target_misses: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Count, for each of B users, the candidates above and level with the target.
+
+    states (B, D), table (n_items + 1, D), in_pool (n_items + 1,) bool; of the batch the targets (B,)
+    and the flat masked history (H,), repeats allowed.
+    Returns greater, equal, candidates (B,) int64 and missed (B,) bool.
+    """
+    targets, history_items, history_rows = batch.targets, batch.history_items, batch.history_rows
+    if history_items is None or history_rows is None:
+        msg = "a training batch cannot be ranked: open Sequences with part='valid' or 'test'"
+        raise ValueError(msg)
+    scores = (states.double() @ table.double().T).float()  # (B, n_items + 1)
+    if not torch.isfinite(scores).all():
+        msg = (
+            "the model's scores are not finite (NaN or infinity), so nothing can be ranked; "
+            "train again with a lower learning rate: --set train.lr=1e-5"
+        )
+        raise CheckFailed(msg)
+    goal = scores.gather(1, targets[:, None])
+    row = torch.arange(len(targets), device=targets.device)
+    candidate = in_pool.repeat(len(targets), 1)
+    candidate[history_rows, history_items] = False
+    in_history = torch.zeros_like(targets, dtype=torch.bool)
+    in_history[history_rows[history_items == targets[history_rows]]] = True
+    candidate[row, targets] = False
+    greater = ((scores > goal) & candidate).sum(1)
+    equal = ((scores == goal) & candidate).sum(1)
+    missed = in_history if target_misses else torch.zeros_like(in_history)
+    return greater, equal, candidate.sum(1) + 1, missed
+
+
+def _look_up(table: Tensor, unique_items: Tensor, inverse: Tensor) -> Tensor:
+    """(B, T, D) vectors of the sequences, zero at pads."""
+    numbers = torch.cat([torch.zeros_like(unique_items[:1]), unique_items])
+    return table[numbers[inverse]]

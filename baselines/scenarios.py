@@ -1,0 +1,67 @@
+"""Scenarios of a finished run: regular, cold, new, and the sequences of users outside a draw (DESIGN 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from baselines.evaluate import evaluate
+from baselines.metrics import Ranks
+from baselines.model import build_model, open_part
+from baselines.runs import Run
+from baselines.training import choose_device, score
+from ninerec_data import Dataset, Home, UsageError, open_dataset
+
+__all__ = ["SCENARIOS", "evaluate_run"]
+
+SCENARIOS = ("regular", "cold", "new", "cold-outside", "new-outside")
+
+
+def evaluate_run(
+    home: Home, run: Run, scenarios: Sequence[str], split: str, device: str = "auto"
+) -> dict[str, Any]:
+    """Score the best checkpoint; returns result.json's keys with `scenarios` {name: {hr@10, ndcg@10, n}}.
+
+    cold and new are the regular users whose target is cold or new; a random scorer's HR@10 stands
+    beside each figure. A look at test is counted in result.json, whatever scenarios it takes.
+    Raises UsageError for an outside scenario where no users were drawn, or with `split` valid.
+    """
+    config = run.config
+    ds = open_dataset(
+        config.data.dataset, home=home, protocol_name=config.data.protocol, **config.data.split
+    )
+    model = build_model(config, ds)
+    model.load_state_dict(run.load_best())
+    model.to(choose_device(device)[0])
+    found = {}
+    regular = None
+    for name in scenarios:
+        if name.endswith("-outside"):
+            ranks = _outside(config, ds, model, name, split)
+        else:
+            regular = regular or evaluate(model, open_part(config, ds, split))
+            ranks = (
+                regular if name == "regular" else regular.only(ds.group[regular.targets] == name)
+            )
+        found[name] = {**score(ranks, ds), "random_hr@10": ranks.random_hit(10), "n": len(ranks)}
+        if split == "test":
+            run.save_ranks("test" if name == "regular" else name, ranks, ds.item_ids)
+    result = dict(run.load_result() or {})
+    if split == "test":
+        result["test_looks"] = result.get("test_looks", 0) + 1
+        run.save_result(result)
+    return {**result, "split": split, "scenarios": found}
+
+
+def _outside(config: Any, ds: Dataset, model: Any, name: str, split: str) -> Ranks:
+    if split == "valid":
+        msg = f"scenario '{name}' has no validation part; leave --split out"
+        raise UsageError(msg)
+    sequences = open_part(config, ds, name)
+    if not len(sequences):
+        msg = (
+            f"{ds.name} has no {name} sequences: they come from users left outside a draw. "
+            f"Prepare and train with one: ninerec prepare {ds.name} --users N"
+        )
+        raise UsageError(msg)
+    return evaluate(model, sequences)

@@ -1,0 +1,137 @@
+"""`make_loader`: batches in an order that is a pure function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loaders.batch import Batch
+from loaders.sequences import BATCHES, ORDER, Sequences
+from ninerec_data import UsageError, draws
+
+__all__ = ["Loader", "make_loader"]
+
+
+class Loader:
+    """Batches of a part, epoch after epoch.
+
+    `at(epoch, position)` yields the batches of one epoch from a position on: the way to resume.
+    Iterating yields the next epoch each time, from 0.
+    The order, the batches and every draw are the same for any `workers`; rank r of `world` takes its
+    slice of each global batch of `batch_size` sequences.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool,
+        similar: int = 16,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            msg = f"batch_size is {batch_size}; expected at least 1"
+            raise UsageError(msg)
+        if not 0 <= rank < world:
+            msg = f"rank is {rank} of {world}; expected 0 <= rank < world"
+            raise UsageError(msg)
+        self.sequences, self.batch_size, self.seed = sequences, batch_size, seed
+        self.shuffle, self.similar, self.workers = shuffle, max(1, similar), workers
+        self.rank, self.world = rank, world
+        self._epoch = 0
+        self._orders: dict[int, list[NDArray[np.int64]]] = {}
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.sequences) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        return self.at(epoch)
+
+    def at(self, epoch: int, position: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `position` on."""
+        keys = [(epoch, at) for at in range(position, len(self))]
+        return iter(
+            torch.utils.data.DataLoader(
+                _Batches(self),
+                sampler=keys,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.workers,
+                pin_memory=torch.cuda.is_available(),
+            )
+        )
+
+    def make(self, epoch: int, position: int) -> Batch:
+        """One batch by its place: this rank's slice of global batch `position`."""
+        index = np.array_split(self._order(epoch)[position], self.world)[self.rank]
+        return self.sequences.batch(index, seed=self.seed, epoch=epoch)
+
+    def _order(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The epoch's global batches. Shuffled sequences are grouped by length inside windows of
+        `similar` batches, so that few pads are computed, and those batches are shuffled again."""
+        if epoch not in self._orders:
+            n, size = len(self.sequences), self.batch_size
+            order = np.arange(n)
+            if self.shuffle:
+                order = draws.permutation(n, self.seed, ORDER, epoch)
+                window = np.arange(n) // (size * self.similar)
+                order = order[np.lexsort((self.sequences.lengths[order], window))]
+            batches = [order[at : at + size] for at in range(0, n, size)]
+            if self.shuffle:
+                batches = [
+                    batches[at] for at in draws.permutation(len(batches), self.seed, BATCHES, epoch)
+                ]
+            self._orders = {epoch: batches}
+        return self._orders[epoch]
+
+
+class _Batches(torch.utils.data.Dataset[Batch]):
+    """Adapter: a (epoch, position) key is a whole batch."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        return self.loader.make(*key)
+
+
+def make_loader(
+    sequences: Sequences,
+    batch_size: int = 64,
+    seed: int = 0,
+    *,
+    shuffle: bool | None = None,
+    similar: int = 16,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Loader:
+    """Batches over a part; shuffled by default for train only.
+
+    similar: batches of like lengths are formed inside windows of this many batches; 1 keeps plain
+        random batches. Raises UsageError for sizes that make no sense.
+
+    Example:
+        >>> loader = make_loader(train, batch_size=64, seed=0)        # doctest: +SKIP
+        >>> for batch in loader.at(epoch=3, position=17): ...         # doctest: +SKIP
+    """
+    shuffle = sequences.part == "train" if shuffle is None else shuffle
+    return Loader(
+        sequences,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        similar=similar,
+        workers=workers,
+        rank=rank,
+        world=world,
+    )

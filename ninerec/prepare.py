@@ -1,0 +1,111 @@
+"""`ninerec prepare DATASET`: clean, split, tag cold and new items, write the store."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from ninerec.options import add_split_options, print_json, say, split_options
+from ninerec_data.catalog import find
+from ninerec_data.errors import MissingData
+from ninerec_data.home import find_home
+from ninerec_data.importing import import_release, missing_message
+from ninerec_data.prepare import Prepared, prepare
+
+_EXAMPLES = """examples:
+  ninerec prepare bili_food --from ~/Downloads/Downstream_datasets.zip
+  ninerec prepare bili_500k --warm 20          # also called bili_warm20
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `prepare`."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="clean, split, tag cold and new, write the store",
+        description="Build the tables and one split of a dataset; only what changed is done again.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="import this first"
+    )
+    parser.add_argument(
+        "--max-words", type=int, default=30, metavar="N", help="words of a text (30)"
+    )
+    add_split_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare and print the counts."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    entry, alias_split = find(args.dataset)
+    home = find_home(args.home)
+    if args.source is not None:
+        done = import_release(home, entry, args.source.expanduser())
+        if done.missing:
+            raise MissingData(missing_message(entry, done.missing, args.source))
+    made = prepare(
+        home,
+        entry,
+        protocol_name=args.protocol or "ninerec-2023",
+        split={**alias_split, **split_options(args)},
+        max_words=args.max_words,
+    )
+    if args.json:
+        print_json(_as_json(made))
+    else:
+        _tell(made)
+    return 0
+
+
+def _as_json(made: Prepared) -> dict[str, Any]:
+    return {
+        "dataset": made.tables["dataset"],
+        "folder": str(made.folder),
+        "done": list(made.done),
+        "protocol": made.protocol.name,
+        "protocol_hash": made.protocol.hash,
+        "split_hash": made.protocol.split.hash,
+        "counts": made.tables["counts"],
+        "files": made.tables["files"],
+        "notes": made.tables["notes"],
+        "split": made.split["counts"],
+    }
+
+
+def _tell(made: Prepared) -> None:
+    """What came out, and everything that was repaired, dropped or noted on the way."""
+    counts, split = made.tables["counts"], made.split["counts"]
+    for file in made.tables["files"]:
+        for what in ("dropped", "repaired"):
+            for reason, n in file[what].items():
+                say(f"  {file['role']}: {what} {n:,}: {reason}")
+        for note in file["notes"]:
+            say(f"  {file['role']}: {note}")
+    for note in made.tables["notes"]:
+        say(f"  note: {note}")
+    for key in (
+        "items_without_row",
+        "items_never_used",
+        "equal_timestamps",
+        "repeated_user_item_pairs",
+    ):
+        if counts[key]:
+            say(f"  {key.replace('_', ' ')}: {counts[key]:,}")
+    print(f"{made.tables['dataset']}: {made.folder}")
+    print(
+        f"  store  {counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"
+    )
+    test = split["targets"]["test"]
+    print(
+        f"  split  {split['users']:,} users, {split['pool']:,} candidates, test targets: "
+        f"{test['warm']:,} warm, {test['cold']:,} cold, {test['new']:,} new"
+    )
+    print(f"  protocol {made.protocol.name} {made.protocol.hash}, split {made.protocol.split.hash}")
+    say("done before, nothing changed" if not made.done else f"done: {', '.join(made.done)}")
+    say(f"next: ninerec train --dataset {made.tables['dataset']}")

@@ -1,0 +1,118 @@
+"""`ninerec train`: train a model on a prepared dataset, keep the best epoch, test it once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ninerec.options import add_split_options, print_json, print_table, say, split_options
+from ninerec_data.catalog import find
+from ninerec_data.errors import UsageError
+from ninerec_data.home import find_home
+
+_EXAMPLES = """examples:
+  ninerec train --dataset bili_food --user-encoder sasrec --item-encoder id
+  ninerec train --dataset qb --item-encoder text --text-model ~/models/bert --set train.epochs=20
+  ninerec train --resume bili_food-sasrec-id-bce-seed0-1a2b3c4d
+
+Settings come from the published row (baselines/presets.toml), then --config, then --set, then options.
+"""
+_OPTIONS = {
+    "user_encoder": "model.user_encoder",
+    "item_encoder": "model.item_encoder",
+    "objective": "model.objective",
+    "text_model": "model.text_model",
+    "weights": "model.weights",
+    "protocol": "data.protocol",
+    "language": "data.language",
+    "device": "train.device",
+    "seed": "train.seed",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the parser of `train`."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model, keep the best epoch, test it once",
+        description="Train on a prepared dataset; everything is written under runs/ of the home.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", metavar="DATASET")
+    parser.add_argument("--user-encoder", metavar="NAME", help="sasrec")
+    parser.add_argument("--item-encoder", metavar="NAME", help="id or text")
+    parser.add_argument("--objective", metavar="NAME", help="bce or in-batch")
+    parser.add_argument("--text-model", metavar="PATH", help="a local folder or hub name")
+    parser.add_argument("--weights", metavar="NAME", help="pretrained, or none for random weights")
+    parser.add_argument("--language", metavar="LANG", help="zh or en")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one setting")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="of weights, order, negatives, dropout"
+    )
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda ...")
+    parser.add_argument("--resume", metavar="RUN", help="go on where a run stopped")
+    parser.add_argument("--no-test", action="store_true", help="leave the test part sealed")
+    add_split_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print the result."""
+    from baselines.config import make_config
+    from baselines.runs import find_run, new_run
+    from baselines.training import train
+    from ninerec_data.dataset import open_dataset
+
+    home = find_home(args.home)
+    asked: dict[str, Any] = {_OPTIONS[key]: getattr(args, key) for key in _OPTIONS}
+    asked |= {f"data.split.{key}": value for key, value in split_options(args).items()}
+    if args.dataset:
+        entry, alias_split = find(args.dataset)
+        asked["data.dataset"] = entry.name
+        asked = {f"data.split.{key}": value for key, value in alias_split.items()} | asked
+    if args.resume:
+        found = find_run(home, args.resume)
+        _refuse_changes(found.config, args, asked)
+        going = found
+    else:
+        config = make_config(args.config, args.set, asked)
+        if not config.data.dataset:
+            msg = "no dataset is named; expected: ninerec train --dataset DATASET (`ninerec list` shows them)"
+            raise UsageError(msg)
+        split = config.data.split
+        open_dataset(config.data.dataset, home=home, protocol_name=config.data.protocol, **split)
+        going = new_run(home, config)
+    result = train(home, going, test=not args.no_test, say=say)
+    if args.json:
+        print_json(result)
+    else:
+        show_result(result)
+    return 0
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """One row a part, and where it came from."""
+    parts = [part for part in ("valid", "test") if result[part]]
+    print_table([{"part": part, **result[part]} for part in parts])
+    print(
+        f"{result['run']}: {result['dataset']}, protocol {result['protocol']} {result['protocol_hash']}, "
+        f"pool {result['pool']:,}, best epoch {result['best_epoch']} of {result['epochs']}, "
+        f"test looks {result['test_looks']}"
+    )
+
+
+def _refuse_changes(config: Any, args: argparse.Namespace, asked: dict[str, Any]) -> None:
+    """A resumed run keeps its settings; another setting is another run."""
+    from baselines.config import changed_settings, settings_of
+
+    given = {key: value for key, value in asked.items() if value is not None}
+    changed = changed_settings(config, {**settings_of(args.config, args.set), **given})
+    if changed:
+        msg = (
+            f"--resume {args.resume} with changed settings: {', '.join(changed)}; "
+            "leave them out to resume, or leave --resume out to start another run"
+        )
+        raise UsageError(msg)

@@ -1,0 +1,196 @@
+"""`open_dataset`: a prepared dataset and one split of it, read-only, from local files only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ninerec_data.errors import CheckFailed, MissingData, UsageError
+from ninerec_data.home import Home, find_home
+from ninerec_data.manifest import changed_files, read_manifest
+from ninerec_data.protocol import Protocol, get_protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+__all__ = ["Dataset", "open_dataset"]
+
+
+class Dataset:
+    """A prepared dataset under one protocol. Arrays load on first use and are kept.
+
+    Items are 1..n_items (0 pads), users 0..n_users-1. An array over items has n_items + 1 entries,
+    entry 0 for the pad.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        chosen: Protocol,
+        manifest: Mapping[str, Any],
+        split_manifest: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.protocol = chosen
+        self.manifest = manifest
+        self.split_manifest = split_manifest
+        self.name: str = manifest["dataset"]
+        counts = manifest["counts"]
+        self.n_items: int = counts["item_table"] + counts["items_without_row"]
+        self.n_users: int = counts["users"]
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name}: {self.n_users:,} users, {self.n_items:,} items, "
+            f"protocol {self.protocol.name} {self.protocol.hash})"
+        )
+
+    @property
+    def split_folder(self) -> Path:
+        return self.folder / "splits" / self.protocol.split.hash
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """items.parquet as an Arrow table; row i is item i + 1."""
+        return _read(self.folder / "items.parquet")
+
+    @cached_property
+    def users(self) -> pa.Table:
+        """users.parquet as an Arrow table; row u is user u."""
+        return _read(self.folder / "users.parquet")
+
+    @cached_property
+    def interactions(self) -> pa.Table:
+        """user, item, timestamp, position; the split's own where it removed items."""
+        own = self.split_folder / "interactions.parquet"
+        return _read(own if own.exists() else self.folder / "interactions.parquet")
+
+    @cached_property
+    def sequences(self) -> pa.Table:
+        """user, start, end (rows of `interactions`), role; training users first."""
+        return _read(self.split_folder / "sequences.parquet")
+
+    @cached_property
+    def item_of_row(self) -> NDArray[np.int32]:
+        """(rows,) the item of each interaction."""
+        return self.interactions["item"].to_numpy()  # type: ignore[no-any-return]
+
+    @cached_property
+    def history_start(self) -> NDArray[np.int64]:
+        """(n_users,) first row of each user's whole history in `interactions`."""
+        import numpy as np
+
+        users = self.interactions["user"].to_numpy()
+        return np.searchsorted(users, np.arange(self.n_users))
+
+    @cached_property
+    def train_count(self) -> NDArray[np.int64]:
+        """(n_items + 1,) occurrences of each item in the train rows."""
+        import numpy as np
+
+        return np.concatenate([[0], self._split_items["train_count"].to_numpy()])
+
+    @cached_property
+    def in_pool(self) -> NDArray[np.bool_]:
+        """(n_items + 1,) whether an item is a candidate; False for the pad."""
+        import numpy as np
+
+        pool = self._split_items["in_pool"].to_numpy(zero_copy_only=False)
+        return np.concatenate([[False], pool])
+
+    @cached_property
+    def group(self) -> NDArray[np.str_]:
+        """(n_items + 1,) warm, cold or new by train count; empty for the pad."""
+        import numpy as np
+
+        return np.array(["", *self._split_items["group"].to_pylist()])
+
+    @cached_property
+    def _split_items(self) -> pa.Table:
+        return _read(self.split_folder / "items.parquet")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages whose text the store holds."""
+        names = self.items.column_names
+        return tuple(name.removeprefix("text_") for name in names if name.startswith("text_"))
+
+    def text(self, language: str) -> list[str]:
+        """The cut text of items 1..n_items in a language; empty where an item has none."""
+        if language not in self.languages:
+            has = ", ".join(self.languages) or "none"
+            msg = f"{self.name} has no text in '{language}'; it has: {has}. Choose one with --language"
+            raise UsageError(msg)
+        return [value or "" for value in self.items[f"text_{language}"].to_pylist()]
+
+    @property
+    def item_ids(self) -> list[str]:
+        """The release's ids of items 1..n_items."""
+        return list(self.items["item_id"].to_pylist())
+
+
+def open_dataset(
+    name: str,
+    *,
+    home: str | Path | Home | None = None,
+    protocol_name: str = "ninerec-2023",
+    **split: Any,
+) -> Dataset:
+    """Open a prepared dataset under a protocol; local only, never downloads or prepares.
+
+    Every table's sha256 is compared with the manifest (covers are left to `ninerec verify`).
+    split: fields of `Split`, as `prepare` got them (keep_last, warm, users, seed ...).
+
+    Raises MissingData where the dataset or this split is not prepared, CheckFailed where the folder
+    is of another schema version or changed since its manifest, UsageError for an unknown name.
+    """
+    from ninerec_data.catalog import find
+
+    place = find_home(home)
+    if not (place.prepared(name) / "manifest.json").exists():
+        entry, alias_split = find(name)
+        name, split = entry.name, {**alias_split, **split}
+    folder = place.prepared(name)
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None:
+        msg = f"{name} is not prepared under {place}; run: ninerec prepare {name}"
+        raise MissingData(msg)
+    chosen = get_protocol(protocol_name, **{**manifest["split_defaults"], **split})
+    split_folder = folder / "splits" / chosen.split.hash
+    split_manifest = read_manifest(split_folder / "manifest.json")
+    if split_manifest is None:
+        said = _said(protocol_name, split)
+        msg = (
+            f"{name} has no split {chosen.split.hash} ({said}); run: ninerec prepare {name} {said}"
+        )
+        raise MissingData(msg)
+    changed = [
+        str(where / file)
+        for where, made in ((folder, manifest), (split_folder, split_manifest))
+        for file in changed_files(where, made["outputs"])
+    ]
+    if changed:
+        msg = f"{', '.join(changed)} changed since the manifest was written; run: ninerec prepare {name}"
+        raise CheckFailed(msg)
+    return Dataset(folder, chosen, manifest, split_manifest)
+
+
+def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
+    """The `prepare` options that make a split."""
+    words = [f"--protocol {protocol_name}"]
+    for key, value in split.items():
+        if key == "keep_last":
+            words.append(f"--max-length {value - 3}")
+        else:
+            words.append(f"--{key.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def _read(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)

@@ -1,0 +1,61 @@
+"""Manifests: what a stage was made from and what it left, read with checks, compared by sha256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ninerec_data.errors import CheckFailed
+from ninerec_data.files import sha256_file
+
+__all__ = ["SCHEMA", "changed_files", "file_facts", "read_manifest"]
+
+SCHEMA = 1
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A manifest as JSON; None where it is absent.
+
+    Raises CheckFailed for one that does not parse or is of another schema version.
+    """
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{path} is not a manifest ({error}); remove {path.parent} and run: ninerec prepare {_dataset_of(path)}"
+        raise CheckFailed(msg) from error
+    if schema != SCHEMA:
+        msg = (
+            f"{path.parent} was prepared with schema version {schema}; this ninerec reads version "
+            f"{SCHEMA}. Run: ninerec prepare {manifest.get('dataset', _dataset_of(path))}"
+        )
+        raise CheckFailed(msg)
+    return dict(manifest)
+
+
+def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size in bytes and sha256 of each file of a folder."""
+    return {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in names
+    }
+
+
+def changed_files(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the files that are gone or whose sha256 is not the manifest's."""
+    return [
+        name
+        for name, facts in outputs.items()
+        if not (folder / name).is_file()
+        or (folder / name).stat().st_size != facts["size"]
+        or sha256_file(folder / name) != facts["sha256"]
+    ]
+
+
+def _dataset_of(path: Path) -> str:
+    parts = path.parts
+    return parts[parts.index("prepared") + 1] if "prepared" in parts[:-1] else "DATASET"

@@ -1,0 +1,199 @@
+"""`prepare`: raw files to a prepared dataset, stage by stage, redoing only what changed (DESIGN 3.2).
+
+A stage is built in a temporary folder under one lock, its manifest is written last, and the folder
+is renamed whole. Nothing written holds a time, a path or a user name: same input, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ninerec_data.catalog import Entry
+from ninerec_data.errors import CheckFailed, MissingData
+from ninerec_data.files import atomic_write, canonical_json, lock, staged_folder, sweep
+from ninerec_data.formats import reader
+from ninerec_data.home import Home
+from ninerec_data.importing import missing_message
+from ninerec_data.manifest import SCHEMA, changed_files, file_facts, read_manifest
+from ninerec_data.protocol import Protocol, get_protocol
+from ninerec_data.raw import RawFile, verified_files
+from ninerec_data.splitting import build_split
+from ninerec_data.tables import TABLES, build_tables
+
+__all__ = ["Prepared", "prepare", "protocol_for"]
+
+TABLE_RECIPE = 1  # raised when the same input would give other table bytes
+SPLIT_RECIPE = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What one `prepare` left: the folder, both manifests, and which stages it had to do."""
+
+    folder: Path
+    protocol: Protocol
+    tables: Mapping[str, Any]
+    split: Mapping[str, Any]
+    done: tuple[str, ...]
+
+
+def prepare(
+    home: Home,
+    entry: Entry,
+    *,
+    protocol_name: str = "ninerec-2023",
+    split: Mapping[str, Any] | None = None,
+    max_words: int = 30,
+) -> Prepared:
+    """Build (or find up to date) the tables and one split of a dataset.
+
+    split: fields of `Split` that differ from the protocol's and the catalog's.
+    Raises MissingData for files not imported, CheckFailed for data that cannot be used.
+    """
+    if max_words < 1:
+        msg = f"--max-words is {max_words}; expected at least 1"
+        raise CheckFailed(msg)
+    chosen = protocol_for(entry, protocol_name, split or {})
+    folder = home.prepared(entry.name)
+    with lock(folder.parent / f".{entry.name}.lock"):
+        sweep(folder.parent, entry.name)
+        done = []
+        held = _held(home, entry)
+        tables = _current_tables(folder, entry, held, max_words)
+        if tables is None:
+            tables = _do_tables(folder, entry, held, max_words)
+            done.append("tables")
+        sweep(folder / "splits", chosen.split.hash)
+        made = _current_split(folder, tables, chosen)
+        if made is None:
+            made = _do_split(folder, tables, chosen)
+            done.append("split")
+    return Prepared(folder=folder, protocol=chosen, tables=tables, split=made, done=tuple(done))
+
+
+def protocol_for(entry: Entry, name: str, overrides: Mapping[str, Any]) -> Protocol:
+    """A named protocol with the catalog's keep_last and split defaults, then the user's own fields."""
+    return get_protocol(name, **{"keep_last": entry.keep_last, **entry.split, **overrides})
+
+
+def _held(home: Home, entry: Entry) -> dict[str, RawFile]:
+    held = verified_files(home, entry.name)
+    roles = reader(entry.format).roles(entry.options)
+    missing = tuple(role for role in roles if role.required and role.name not in held)
+    if missing:
+        raise MissingData(missing_message(entry, missing))
+    return held
+
+
+def _table_inputs(entry: Entry, held: Mapping[str, RawFile], max_words: int) -> dict[str, Any]:
+    """Everything the bytes of the tables follow from."""
+    return {
+        "recipe": TABLE_RECIPE,
+        "parameters": {
+            "format": entry.format,
+            "options": json.loads(json.dumps(dict(entry.options))),
+            "text": {language: list(columns) for language, columns in entry.text.items()},
+            "max_words": max_words,
+        },
+        "inputs": {
+            role: {"name": file.path.name, "size": file.size, "sha256": file.sha256}
+            for role, file in held.items()
+            if file.sha256
+        },
+    }
+
+
+def _current_tables(
+    folder: Path, entry: Entry, held: Mapping[str, RawFile], max_words: int
+) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(folder / "manifest.json")
+    except CheckFailed as error:
+        log.warning("%s: made anew", error)
+        return None
+    if manifest is None:
+        return None
+    wanted = _table_inputs(entry, held, max_words)
+    same = all(manifest.get(key) == value for key, value in wanted.items())
+    return manifest if same and not changed_files(folder, manifest["outputs"]) else None
+
+
+def _do_tables(
+    folder: Path, entry: Entry, held: Mapping[str, RawFile], max_words: int
+) -> dict[str, Any]:
+    log.info("%s: reading the release", entry.name)
+    paths = {role: file.path for role, file in held.items()}
+    release = reader(entry.format).read(paths, entry.options)
+    with staged_folder(folder) as staging:
+        result = build_tables(
+            release, staging, text=entry.text, max_words=max_words, dataset=entry.name
+        )
+        manifest = {
+            "schema": SCHEMA,
+            "stage": "tables",
+            "dataset": entry.name,
+            **_table_inputs(entry, held, max_words),
+            "outputs": file_facts(staging, TABLES),
+            **result,
+            "split_defaults": {"keep_last": entry.keep_last, **entry.split},
+            "published": entry.published.as_json() if entry.published else None,
+            "versions": _versions(),
+            "terms": {"key": entry.terms.key, "text": entry.terms.text, "url": entry.terms.url},
+        }
+        atomic_write(staging / "manifest.json", canonical_json(manifest))
+    return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
+
+
+def _split_inputs(tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
+    return {
+        "recipe": SPLIT_RECIPE,
+        "parameters": chosen.split.as_json(),
+        "inputs": {name: tables["outputs"][name]["sha256"] for name in TABLES},
+    }
+
+
+def _current_split(
+    folder: Path, tables: Mapping[str, Any], chosen: Protocol
+) -> dict[str, Any] | None:
+    path = folder / "splits" / chosen.split.hash
+    manifest = read_manifest(path / "manifest.json")
+    if manifest is None:
+        return None
+    wanted = _split_inputs(tables, chosen)
+    same = all(manifest.get(key) == value for key, value in wanted.items())
+    return manifest if same and not changed_files(path, manifest["outputs"]) else None
+
+
+def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
+    split = chosen.split
+    log.info("%s: split %s", tables["dataset"], split.hash)
+    n_items = tables["counts"]["item_table"] + tables["counts"]["items_without_row"]
+    with staged_folder(folder / "splits" / split.hash) as staging:
+        result = build_split(folder, staging, split, n_items)
+        atomic_write(staging / "leaks.json", canonical_json(result["leaks"]))
+        names = tuple(sorted(path.name for path in staging.iterdir()))
+        manifest = {
+            "schema": SCHEMA,
+            "stage": "split",
+            "dataset": tables["dataset"],
+            "split_hash": split.hash,
+            **_split_inputs(tables, chosen),
+            "outputs": file_facts(staging, names),
+            "counts": result["counts"],
+            "versions": _versions(),
+            "terms": tables["terms"],
+        }
+        atomic_write(staging / "manifest.json", canonical_json(manifest))
+    return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("ninerec", "numpy", "polars", "pyarrow")}

@@ -1,0 +1,142 @@
+"""The raw store: which published files belong to a dataset, by path and sha256 (DESIGN 3.1).
+
+Files are hard-linked into raw/files/<release>/ where the file system allows, else referenced where
+they are; nothing is copied. journal.sqlite says what is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ninerec_data.errors import CheckFailed, MissingData
+from ninerec_data.files import sha256_file
+from ninerec_data.home import Home
+
+__all__ = ["RawFile", "held_files", "hold", "verified_files"]
+
+_TABLE = """
+create table if not exists files (
+    dataset text not null, role text not null, release text not null, path text not null,
+    origin text not null, size integer, sha256 text, mtime_ns integer, terms text not null,
+    primary key (dataset, role)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFile:
+    """One file held for a dataset. A folder (covers) has no size, sha256 or time of its own."""
+
+    role: str
+    path: Path
+    origin: str
+    size: int | None
+    sha256: str | None
+    mtime_ns: int | None
+
+
+@contextlib.contextmanager
+def journal(home: Home) -> Iterator[sqlite3.Connection]:
+    """Open raw/journal.sqlite, creating it on first use; commits on success."""
+    home.raw.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(home.raw / "journal.sqlite", timeout=30)
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute(_TABLE)
+        with connection:
+            yield connection
+    finally:
+        connection.close()
+
+
+def place(source: Path, home: Home, release: str, inside: str) -> Path:
+    """Hard-link a file under raw/files/<release>/; where that is not possible return it where it is."""
+    target = home.raw / "files" / release / inside
+    if target == source:
+        return source
+    target.parent.mkdir(parents=True, exist_ok=True)
+    linked = target.with_name(f".{target.name}.link")
+    try:
+        linked.unlink(missing_ok=True)
+        os.link(source, linked)
+        linked.replace(target)
+        linked.unlink(
+            missing_ok=True
+        )  # rename of two links to one file is a no-op that leaves both
+    except OSError:
+        return source.absolute()
+    return target
+
+
+def hold(
+    home: Home, dataset: str, release: str, found: dict[str, Path], origins: dict[str, str]
+) -> None:
+    """Record files for a dataset, all of them or none; a role held before is replaced."""
+    rows = []
+    for role, path in found.items():
+        stat = path.stat()
+        plain = path.is_file()
+        rows.append(
+            (
+                dataset,
+                role,
+                release,
+                str(path),
+                origins[role],
+                stat.st_size if plain else None,
+                sha256_file(path) if plain else None,
+                stat.st_mtime_ns if plain else None,
+                "held by the user",
+            )
+        )
+    with journal(home) as connection:
+        connection.executemany("insert or replace into files values (?,?,?,?,?,?,?,?,?)", rows)
+
+
+def held_files(home: Home, dataset: str) -> dict[str, RawFile]:
+    """What the journal holds for a dataset, by role; empty where nothing was imported."""
+    if not (home.raw / "journal.sqlite").exists():
+        return {}
+    with journal(home) as connection:
+        rows = connection.execute(
+            "select role, path, origin, size, sha256, mtime_ns from files where dataset = ?",
+            (dataset,),
+        ).fetchall()
+    return {
+        role: RawFile(
+            role=role, path=Path(path), origin=origin, size=size, sha256=digest, mtime_ns=mtime
+        )
+        for role, path, origin, size, digest, mtime in sorted(rows)
+    }
+
+
+def verified_files(home: Home, dataset: str) -> dict[str, RawFile]:
+    """`held_files`, after checking that each still is the file that was imported.
+
+    Raises MissingData for a file that is gone, CheckFailed for one whose bytes changed.
+    """
+    held = held_files(home, dataset)
+    for file in held.values():
+        if not file.path.exists():
+            msg = (
+                f"the {file.role} of {dataset} are gone: {file.path} (imported from {file.origin}); "
+                f"put the file back or run: ninerec import {dataset} PATH"
+            )
+            raise MissingData(msg)
+        if file.sha256 is None:
+            continue
+        stat = file.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime_ns):
+            continue
+        if sha256_file(file.path) != file.sha256:
+            msg = (
+                f"{file.path} changed since it was imported as the {file.role} of {dataset}; "
+                f"if that is meant, run: ninerec import {dataset} {file.path.parent}"
+            )
+            raise CheckFailed(msg)
+    return held

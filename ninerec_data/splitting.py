@@ -1,0 +1,227 @@
+"""Stage split: row pointers into the interactions, train counts, groups, pool and a leak report (DESIGN 5).
+
+Everything is a vector operation over flat int arrays; a user is a slice [start, end).
+Train rows of a user are [start, end - 2), the validation target is row end - 2, the test target end - 1
+(leave-one-out, PAPERS_AND_CODE 2.1 step 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ninerec_data import draws
+from ninerec_data.errors import CheckFailed
+from ninerec_data.protocol import Split
+from ninerec_data.slices import rows_of
+from ninerec_data.tables import write_parquet
+
+__all__ = ["build_split"]
+
+Ints = NDArray[np.int64]
+USER_DRAW = 1  # stream number of the counter hash
+NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Flat interactions: item and time of each row, and each user's slice of rows."""
+
+    item: NDArray[np.int32]
+    time: NDArray[np.int64]  # NO_TIME where the release has none
+    start: Ints
+    end: Ints
+
+
+def build_split(prepared: Path, folder: Path, split: Split, n_items: int) -> dict[str, Any]:
+    """Write sequences, items (and interactions under `warm`) and leaks.json's content; return counts and leaks.
+
+    Raises CheckFailed where no user is left, saying at which step they went.
+    """
+    history = _load(prepared)
+    steps = {"users": len(history.start)}
+    if split.warm is not None:
+        history = _warm(history, split, n_items, folder)
+        steps["users_warm"] = int((history.end > history.start).sum())
+    lengths = history.end - history.start
+    users = np.flatnonzero(lengths >= split.min_interactions)
+    steps["users_long_enough"] = len(users)
+    if split.users is not None:
+        if split.users > len(users):
+            msg = (
+                f"{split.users:,} users were asked for and only {len(users):,} have "
+                f"{split.min_interactions} or more interactions; ask for fewer with --users"
+            )
+            raise CheckFailed(msg)
+        order = np.argsort(draws.bits(split.seed, USER_DRAW, users), kind="stable")
+        chosen = np.sort(users[order[: split.users]])
+    else:
+        chosen = users
+    if len(chosen) == 0:
+        msg = (
+            f"no user is left ({steps}): the longest history has {int(lengths.max(initial=0))} "
+            f"interactions and --min-interactions is {split.min_interactions}; lower it, or --warm"
+        )
+        raise CheckFailed(msg)
+    end = history.end[chosen]
+    start = np.maximum(history.start[chosen], end - split.keep_last)
+    train_count = np.bincount(history.item[rows_of(start, end - 2)], minlength=n_items + 1)
+    in_window = np.bincount(history.item[rows_of(start, end)], minlength=n_items + 1) > 0
+    in_release = np.bincount(history.item, minlength=n_items + 1) > 0
+    pool = in_window if split.pool == "windows" else in_release
+    group = np.where(train_count >= split.cold_below, 2, np.where(train_count > 0, 1, 0))
+    outside = np.setdiff1d(users, chosen, assume_unique=True)
+    extra, skipped = _outside(history, outside, split, group, pool)
+    _write(folder, chosen, start, end, extra, train_count, group, pool)
+    window = int((end - start).sum())
+    targets = {
+        part: {
+            name: int((group[history.item[rows]] == code).sum()) for name, code in GROUPS.items()
+        }
+        for part, rows in (("valid", end - 2), ("test", end - 1))
+    }
+    counts = {
+        **steps,
+        "users": len(chosen),
+        "items": int(in_window.sum()),
+        "interactions": window,
+        "pool": int(pool.sum()),
+        "targets": targets,
+        "cold_outside": sum(role == "cold-outside" for role in extra["role"]),
+        "new_outside": sum(role == "new-outside" for role in extra["role"]),
+        "outside_skipped": skipped,
+    }
+    return {"counts": counts, "leaks": _leaks(history, start, end)}
+
+
+GROUPS = {"new": 0, "cold": 1, "warm": 2}
+
+
+def _load(prepared: Path) -> History:
+    rows = pq.read_table(prepared / "interactions.parquet", columns=["item", "timestamp"])
+    users = pq.read_table(prepared / "users.parquet", columns=["start", "end"])
+    return History(
+        rows["item"].to_numpy(),
+        rows["timestamp"].fill_null(NO_TIME).to_numpy(),
+        users["start"].to_numpy(),
+        users["end"].to_numpy(),
+    )
+
+
+def _warm(history: History, split: Split, n_items: int, folder: Path) -> History:
+    """NineRec Table 15: drop items with too few interactions, then users, until neither changes."""
+    user = np.repeat(np.arange(len(history.start)), history.end - history.start)
+    rows = rows_of(history.start, history.end)
+    while True:
+        before = len(rows)
+        item_n = np.bincount(history.item[rows], minlength=n_items + 1)
+        keep = item_n[history.item[rows]] >= (split.warm or 0)
+        rows, user = rows[keep], user[keep]
+        user_n = np.bincount(user, minlength=len(history.start))
+        keep = user_n[user] >= split.warm_users
+        rows, user = rows[keep], user[keep]
+        if len(rows) == before:
+            break
+    lengths = np.bincount(user, minlength=len(history.start))
+    end = np.cumsum(lengths)
+    time = history.time[rows]
+    frame = pl.DataFrame(
+        {
+            "user": user.astype(np.int32),
+            "item": history.item[rows],
+            "timestamp": time,
+            "position": (np.arange(len(rows)) - np.repeat(end - lengths, lengths)).astype(np.int32),
+        }
+    ).with_columns(pl.when(pl.col("timestamp") != NO_TIME).then("timestamp"))
+    write_parquet(frame, folder / "interactions.parquet")
+    return History(history.item[rows], time, end - lengths, end)
+
+
+def _outside(
+    history: History, users: Ints, split: Split, group: Ints, pool: NDArray[np.bool_]
+) -> tuple[dict[str, Any], int]:
+    """Cut each outside user's history after each cold or new item (PAPERS_AND_CODE 2.4).
+
+    A cut keeps at most keep_last - 2 rows, target included. Cuts with an input outside the pool
+    are skipped and counted; a first row has no input and is no cut.
+    """
+    rows = rows_of(history.start[users], history.end[users])
+    owner = np.repeat(users, history.end[users] - history.start[users])
+    hit = (group[history.item[rows]] < GROUPS["warm"]) & (rows > history.start[owner])
+    target, owner = rows[hit], owner[hit]
+    start = np.maximum(history.start[owner], target + 1 - (split.keep_last - 2))
+    not_in_pool = np.concatenate([[0], np.cumsum(~pool[history.item])])
+    good = not_in_pool[target] == not_in_pool[start]
+    names = np.where(group[history.item[target]] == GROUPS["new"], "new-outside", "cold-outside")
+    extra = {
+        "user": owner[good],
+        "start": start[good],
+        "end": target[good] + 1,
+        "role": names[good].tolist(),
+    }
+    return extra, int((~good).sum())
+
+
+def _write(
+    folder: Path,
+    users: Ints,
+    start: Ints,
+    end: Ints,
+    extra: dict[str, Any],
+    train_count: Ints,
+    group: Ints,
+    pool: NDArray[np.bool_],
+) -> None:
+    sequences = pl.DataFrame(
+        {
+            "user": np.concatenate([users, extra["user"]]).astype(np.int32),
+            "start": np.concatenate([start, extra["start"]]),
+            "end": np.concatenate([end, extra["end"]]),
+            "role": ["train"] * len(users) + extra["role"],
+        }
+    )
+    write_parquet(sequences, folder / "sequences.parquet")
+    items = pl.DataFrame(
+        {
+            "item": np.arange(1, len(pool), dtype=np.int32),
+            "train_count": train_count[1:],
+            "group": np.array(list(GROUPS))[group[1:]],
+            "in_pool": pool[1:],
+        }
+    )
+    write_parquet(items, folder / "items.parquet")
+
+
+def _leaks(history: History, start: Ints, end: Ints) -> dict[str, Any]:
+    """What leave-one-out lets through: repeats of the target, order that rests on the file, and time.
+
+    Shares are over users; the time shares are null where the release has no timestamps.
+    """
+    test, valid = end - 1, end - 2
+    rows, owner = rows_of(start, end - 2), np.repeat(np.arange(len(start)), end - 2 - start)
+    met = np.zeros(len(start), bool)
+    met[owner[history.item[rows] == history.item[test][owner]]] = True
+    met |= history.item[valid] == history.item[test]
+    report: dict[str, Any] = {
+        "users": len(start),
+        "test_target_in_own_history": int(met.sum()),
+        "order_rests_on_file": int(
+            ((history.time[test] == history.time[valid]) | (history.time[test] == NO_TIME)).sum()
+        ),
+        "test_before_newest_train": None,
+        "train_after_earliest_test": None,
+    }
+    if (history.time[test] != NO_TIME).all() and len(rows):
+        report["test_before_newest_train"] = int(
+            (history.time[test] < history.time[rows].max()).sum()
+        )
+        report["train_after_earliest_test"] = int(
+            (history.time[rows] > history.time[test].min()).sum()
+        )
+    return report

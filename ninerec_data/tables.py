@@ -1,0 +1,219 @@
+"""Stage tables: a release as read becomes items, users and interactions with one numbering (DESIGN 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ninerec_data.errors import CheckFailed
+from ninerec_data.release import FileReport, Release
+
+__all__ = ["TABLES", "build_tables", "cut_text", "write_parquet"]
+
+TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
+ROW_GROUP = 1 << 20
+# Control, byte-order and zero-width characters: seen in the releases' titles, invisible to a reader.
+_INVISIBLE = r"[\p{Cc}\p{Cf}]+"
+
+
+def build_tables(
+    release: Release,
+    folder: Path,
+    *,
+    text: Mapping[str, Sequence[str]],
+    max_words: int,
+    dataset: str,
+) -> dict[str, Any]:
+    """Write the three tables into `folder` and return their counts and the account of every file.
+
+    text: language -> item columns that form the text, joined by a blank.
+    Raises CheckFailed for an empty dataset and for ids that do not join the item table.
+    """
+    rows = release.interactions.with_row_index("row").collect(engine="streaming")
+    account = _account(rows)
+    kept = (
+        rows.filter(pl.col("issue").is_null()).drop("issue")
+        if account.dropped
+        else rows.drop("issue")
+    )
+    if kept.is_empty():
+        msg = f"{dataset} has no interactions: {account.rows:,} rows read, {account.as_json()['dropped']} dropped"
+        raise CheckFailed(msg)
+    users = kept.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user")
+    items, item_counts = _number_items(release.items, kept["item_id"], dataset)
+    numbered = (
+        kept.lazy()
+        .join(users.lazy(), on="user_id")
+        .join(items.lazy().select("item", "item_id"), on="item_id")
+        .select("row", "user", "item", "timestamp")
+        .sort("user", "timestamp", "row", nulls_last=False)
+        .select(
+            pl.col("user").cast(pl.Int32),
+            "item",
+            "timestamp",
+            (pl.int_range(pl.len()).over("user")).cast(pl.Int32).alias("position"),
+        )
+        .collect()
+    )
+    write_parquet(_with_text(items, text, max_words), folder / "items.parquet")
+    write_parquet(_user_table(users, numbered, release.users), folder / "users.parquet")
+    write_parquet(numbered, folder / "interactions.parquet")
+    counts = {
+        "users": users.height,
+        "items": numbered["item"].n_unique(),
+        "interactions": numbered.height,
+        **item_counts,
+        **_order_counts(numbered),
+    }
+    files = [account, *release.files]
+    return {"counts": counts, "files": [f.as_json() for f in files], "notes": list(release.notes)}
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write deterministic Parquet: zstd, fixed row groups, delta-packed sorted integers."""
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    delta = {
+        field.name: "DELTA_BINARY_PACKED"
+        for field in table.schema
+        if field.name in ("user", "timestamp", "start", "end", "position")
+        and pa.types.is_integer(field.type)
+    }
+    dictionary = [field.name for field in table.schema if field.name not in delta]
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        use_dictionary=dictionary,
+        column_encoding=delta or None,
+        store_schema=False,
+    )
+
+
+def cut_text(column: pl.Expr, language: str, max_words: int) -> pl.Expr:
+    """The first `max_words` words (characters for zh) of a cleaned title; null where nothing is left.
+
+    Cleaning removes invisible characters and folds white space. NineRec 3.2 cuts at 30 "words";
+    its code counts word pieces, which the tokenizer does after this cut.
+    """
+    clean = column.str.replace_all(r"\s+", " ").str.replace_all(_INVISIBLE, "").str.strip_chars()
+    if language == "zh":
+        cut = clean.str.slice(0, max_words)
+    else:
+        cut = clean.str.split(" ").list.head(max_words).list.join(" ")
+    cut = cut.str.strip_chars()
+    return pl.when(cut != "").then(cut)
+
+
+def _account(rows: pl.DataFrame) -> FileReport:
+    """Rows in = rows kept + rows reported, for the interactions."""
+    counted = rows.group_by("issue").len()
+    dropped = {issue: n for issue, n in counted.iter_rows() if issue is not None}
+    kept = rows.height - sum(dropped.values())
+    return FileReport(role="interactions", rows=rows.height, kept=kept, dropped=dropped)
+
+
+def _number_items(
+    table: pl.DataFrame | None, used: pl.Series, dataset: str
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Items 1..M: item-table order (first place, last row of a repeated id), then by first appearance."""
+    seen = pl.DataFrame({"item_id": used}).unique(maintain_order=True)
+    if table is None:
+        table = pl.DataFrame(schema={"item_id": pl.String})
+    listed = table.select(pl.col("item_id").unique(maintain_order=True))
+    last_rows = table.unique("item_id", keep="last", maintain_order=True)
+    unlisted = seen.join(listed, on="item_id", how="anti", maintain_order="left")
+    if listed.height and unlisted.height > seen.height / 2:
+        examples = ", ".join(unlisted["item_id"].head(3))
+        msg = (
+            f"the ids of {dataset} do not join: {unlisted.height:,} of {seen.height:,} items with "
+            f"interactions (such as {examples}) are not in the item table, whose ids look like "
+            f"{', '.join(listed['item_id'].head(3))}; import the item table that belongs to these interactions"
+        )
+        raise CheckFailed(msg)
+    items = (
+        pl.concat([listed, unlisted])
+        .with_row_index("item", offset=1)
+        .with_columns(pl.col("item").cast(pl.Int32))
+        .join(last_rows, on="item_id", how="left", maintain_order="left")
+    )
+    return items, {
+        "item_table": listed.height,
+        "item_ids_repeated": table.height - listed.height,
+        "items_without_row": unlisted.height,
+        "items_never_used": listed.join(seen, on="item_id", how="anti").height,
+    }
+
+
+def _with_text(
+    items: pl.DataFrame, text: Mapping[str, Sequence[str]], max_words: int
+) -> pl.DataFrame:
+    """Add text_<lang>, where titles come from, and the cover columns, which the covers stage settles."""
+    columns = []
+    for language, parts in text.items():
+        have = [part for part in parts if part in items.columns]
+        joined = (
+            pl.concat_str(have, separator=" ", ignore_nulls=True)
+            if have
+            else pl.lit(None, pl.String)
+        )
+        columns.append(cut_text(joined, language, max_words).alias(f"text_{language}"))
+    titled = [pl.col(name).is_not_null() for name in items.columns if name.startswith("title_")]
+    source = (
+        pl.when(pl.any_horizontal(titled)).then(pl.lit("release"))
+        if titled
+        else pl.lit(None, pl.String)
+    )
+    leading = ["item", "item_id", *(c for c in items.columns if c.startswith("title_"))]
+    others = [name for name in items.columns if name not in leading]
+    return items.with_columns(
+        *columns,
+        source.alias("title_from"),
+        pl.lit("unsettled").alias("cover"),
+        *(pl.lit(None, pl.Int32).alias(name) for name in ("shard", "width", "height")),
+        *(pl.lit(None, pl.Int64).alias(name) for name in ("offset", "size")),
+    ).select(
+        *leading,
+        *(f"text_{language}" for language in text),
+        *("title_from", "cover", "shard", "offset", "size", "width", "height"),
+        *others,
+    )
+
+
+def _user_table(
+    users: pl.DataFrame, interactions: pl.DataFrame, features: pl.DataFrame | None
+) -> pl.DataFrame:
+    """user, user_id, start, end: row pointers into the interactions, then the release's own columns."""
+    lengths = interactions.group_by("user").len("n").sort("user")["n"].cast(pl.Int64)
+    end = lengths.cum_sum()
+    table = users.with_columns(pl.col("user").cast(pl.Int32), start=end - lengths, end=end)
+    if features is not None:
+        features = features.unique("user_id", keep="last", maintain_order=True)
+        table = table.join(features, on="user_id", how="left", maintain_order="left")
+    return table
+
+
+def _order_counts(interactions: pl.DataFrame) -> dict[str, int]:
+    """What the order within users rests on: times, or the file where times are equal or absent."""
+    same_user = pl.col("user") == pl.col("user").shift()
+    equal = same_user & (pl.col("timestamp") == pl.col("timestamp").shift())
+    counted = interactions.select(
+        equal.sum().alias("equal_timestamps"),
+        pl.col("timestamp").null_count().alias("without_timestamp"),
+    ).row(0)
+    repeats = interactions.height - interactions.select("user", "item").unique().height
+    return {
+        "equal_timestamps": counted[0],
+        "without_timestamp": counted[1],
+        "repeated_user_item_pairs": repeats,
+    }
+
+
+def languages_of(columns: Iterable[str]) -> list[str]:
+    """Languages with a text column, in table order."""
+    return [name.removeprefix("text_") for name in columns if name.startswith("text_")]

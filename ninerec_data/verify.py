@@ -1,0 +1,150 @@
+"""`verify`: bytes, structure and values of a prepared dataset, each check with its own verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ninerec_data.errors import MissingData
+from ninerec_data.manifest import changed_files, read_manifest
+from ninerec_data.protocol import Split, split_from
+from ninerec_data.slices import rows_of
+from ninerec_data.stats import compare
+
+__all__ = ["Check", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One verdict. level: bytes | structure | values; ok None = cannot be judged."""
+
+    level: str
+    name: str
+    ok: bool | None
+    found: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify(folder: Path) -> list[Check]:
+    """Check a prepared dataset and every split of it.
+
+    Raises MissingData where nothing is prepared, CheckFailed for another schema version.
+    """
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None:
+        msg = f"{folder.name} is not prepared under {folder.parent.parent}; run: ninerec prepare {folder.name}"
+        raise MissingData(msg)
+    checks = [_bytes(folder, manifest, "tables")]
+    if checks[0].ok:
+        checks += _tables(folder, manifest)
+        for path in sorted((folder / "splits").glob("[!.]*")):
+            split = read_manifest(path / "manifest.json")
+            if split is None:
+                checks.append(Check("bytes", f"split {path.name}", False, "it has no manifest"))
+                continue
+            checks.append(_bytes(path, split, f"split {path.name}"))
+            if checks[-1].ok:
+                checks += _split(folder, path, manifest, split)
+    return checks
+
+
+def _bytes(folder: Path, manifest: dict[str, Any], what: str) -> Check:
+    changed = changed_files(folder, manifest["outputs"])
+    found = (
+        f"changed or missing: {', '.join(changed)}"
+        if changed
+        else f"{len(manifest['outputs'])} files"
+    )
+    return Check("bytes", f"sha256 of the {what}", not changed, found)
+
+
+def _tables(folder: Path, manifest: dict[str, Any]) -> Iterator[Check]:
+    items = pq.read_table(folder / "items.parquet", columns=["item", "item_id"])
+    users = pq.read_table(folder / "users.parquet", columns=["user", "user_id", "start", "end"])
+    rows = pq.read_table(folder / "interactions.parquet")
+    number, ids = items["item"].to_numpy(), items["item_id"].to_pylist()
+    start, end = users["start"].to_numpy(), users["end"].to_numpy()
+    user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
+    time = rows["timestamp"].fill_null(np.iinfo(np.int64).min).to_numpy()
+
+    def structure(name: str, ok: Any, found: str) -> Check:
+        return Check("structure", name, bool(ok), found)
+
+    numbered = np.array_equal(number, np.arange(1, len(number) + 1))
+    yield structure("items are numbered 1..M", numbered, f"{len(number):,} items")
+    yield structure("item ids are distinct", len(set(ids)) == len(ids), f"{len(set(ids)):,} ids")
+    distinct = len(set(users["user_id"].to_pylist())) == len(users)
+    yield structure("user ids are distinct", distinct, f"{len(users):,} users")
+    pointers = start[0] == 0 and end[-1] == len(rows) and np.array_equal(start[1:], end[:-1])
+    yield structure("row pointers tile the interactions", pointers, f"{len(rows):,} rows")
+    owned = pointers and np.array_equal(user, np.repeat(np.arange(len(users)), end - start))
+    yield structure("every row belongs to its user", owned, f"{len(users):,} slices")
+    joined = item.min() >= 1 and item.max() <= len(number)
+    yield structure("every interaction joins an item", joined, f"items {item.min()}..{item.max()}")
+    ordered = (time[1:] >= time[:-1]) | (user[1:] != user[:-1])
+    yield structure("times never fall within a user", ordered.all(), f"{(~ordered).sum():,} falls")
+    figures = {"users": len(users), "items": len(np.unique(item)), "interactions": len(rows)}
+    said = {key: manifest["counts"][key] for key in figures}
+    yield Check("values", "counts are the manifest's", figures == said, _figures(figures))
+    published = manifest["published"]
+    verdict = compare(figures, published, "store")
+    against = f"{_figures(figures)}; published: {_figures(published) if published else 'nothing'}"
+    yield Check("values", "counts are the published ones", verdict, against)
+
+
+def _split(
+    folder: Path, path: Path, tables: dict[str, Any], manifest: dict[str, Any]
+) -> Iterator[Check]:
+    name = f"split {path.name}: "
+    split = split_from(manifest["parameters"], Split())
+    own = path / "interactions.parquet"
+    rows = pq.read_table(own if own.exists() else folder / "interactions.parquet")
+    item, user = rows["item"].to_numpy(), rows["user"].to_numpy()
+    sequences = pq.read_table(path / "sequences.parquet")
+    start, end = sequences["start"].to_numpy(), sequences["end"].to_numpy()
+    owner = sequences["user"].to_numpy()
+    training = np.array(sequences["role"].to_pylist()) == "train"
+    inside = (start >= 0) & (end <= len(rows)) & (start < end)
+    whole = inside.all() and (user[start] == owner).all() and (user[end - 1] == owner).all()
+    yield Check(
+        "structure", name + "sequences stay in their user", bool(whole), f"{len(start):,} rows"
+    )
+    if not whole:
+        return
+    lengths = (end - start)[training]
+    fits = (lengths >= min(split.min_interactions, split.keep_last)) & (lengths <= split.keep_last)
+    found = f"{lengths.min()}..{lengths.max()} rows"
+    yield Check("structure", name + "windows keep their bounds", bool(fits.all()), found)
+    first, last = start[training], end[training]
+    counts = np.bincount(item[rows_of(first, last - 2)], minlength=_n_items(tables) + 1)[1:]
+    table = pq.read_table(path / "items.parquet")
+    same = np.array_equal(counts, table["train_count"].to_numpy())
+    yield Check("values", name + "train counts are those of the rows", same, f"{counts.sum():,}")
+    window = np.unique(item[rows_of(first, last)]) if split.pool == "windows" else None
+    pool = np.flatnonzero(table["in_pool"].to_numpy(zero_copy_only=False)) + 1
+    expected = window if window is not None else np.unique(item)
+    yield Check(
+        "values", name + "pool", np.array_equal(pool, expected), f"{len(pool):,} candidates"
+    )
+    outside = set(owner[~training]) & set(owner[training])
+    found = f"{(~training).sum():,} sequences outside"
+    yield Check("structure", name + "outside users do not train", not outside, found)
+
+
+def _n_items(tables: dict[str, Any]) -> int:
+    counts = tables["counts"]
+    return int(counts["item_table"] + counts["items_without_row"])
+
+
+def _figures(values: dict[str, Any]) -> str:
+    return "/".join(
+        f"{values[key]:,}" if isinstance(values[key], int) else str(values[key])
+        for key in ("users", "items", "interactions")
+    )
