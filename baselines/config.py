@@ -36,7 +36,7 @@ class Data:
     protocol: str = "ninerec-2023"
     language: str = ""  # "" = the dataset's last (English where there is one)
     max_tokens: int = 30  # special tokens included
-    similar: int = 16  # batches of like lengths are formed inside windows of this many batches
+    similar: int = 1  # over 1: batches of like lengths, formed inside windows of this many batches
     split: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -66,10 +66,13 @@ class Train:
     item_lr: float = 1e-4
     weight_decay: float = 0.1
     item_weight_decay: float = 0.1
-    epochs: int = 120
+    epochs: int = 200
     patience: int = 30  # epochs without a strictly better validation metric
     workers: int = 0
     device: str = "auto"
+    precision: Literal["float32", "bf16"] = (
+        "bf16"  # of matrix products, where the device has bf16 units
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from baselines.metrics import Ranks
 from baselines.model import Recommender
-from loaders import Batch, Sequences, make_loader
+from loaders import Batch, Sequences
 from ninerec_data import CheckFailed
 
 __all__ = ["evaluate", "item_table", "rank_block"]
@@ -46,15 +46,17 @@ def evaluate(
         users = copy.deepcopy(model.user_encoder).to(dtype) if exact else model.user_encoder
         in_pool = torch.from_numpy(ds.in_pool).to(device)
         block = max(1, min(batch_size, SCORES_IN_MEMORY // len(table)))
+        order = np.argsort(sequences.lengths, kind="stable")  # like lengths together: few pads
         parts = []
-        for batch in make_loader(sequences, batch_size=block, shuffle=False).at(0):
-            batch = batch.to(device)
+        for at in range(0, len(order), block):
+            batch = sequences.batch(order[at : at + block]).to(device)
             x = _look_up(vectors, batch.unique_items, batch.inverse[:, :-1])
             states = users(x, batch.mask[:, :-1], batch)[:, -1]
             counted = rank_block(states, table, in_pool, batch, target_misses=misses)
             parts.append([batch.users, batch.targets, *counted])
     model.train(was_training)
-    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    back = np.argsort(order)
+    columns = (torch.cat(column).cpu().numpy()[back] for column in zip(*parts, strict=True))
     return Ranks(*columns)
 
 

@@ -23,7 +23,7 @@ class TextEncoder(nn.Module):
 
     needs = ("tokenizer", "max_tokens", "language")
 
-    def __init__(self, backbone: nn.Module, *, dim: int, frozen: bool = False) -> None:
+    def __init__(self, backbone: Any, *, dim: int, frozen: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.project = nn.Linear(backbone.config.hidden_size, dim)
@@ -40,7 +40,7 @@ class TextEncoder(nn.Module):
         return vectors
 
 
-def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> nn.Module:
+def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
     """A transformers text model by local folder or hub name.
 
     weights: "pretrained" reads them (safetensors); "none" builds the config with random weights.
@@ -59,8 +59,7 @@ def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> nn.Modu
             )
     except (OSError, ValueError) as error:
         raise no_text_model(model, weights, str(error)) from error
-    built: nn.Module = backbone.train()
-    return built
+    return backbone.train()
 
 
 def _without_pooler(config: Any) -> dict[str, bool]:

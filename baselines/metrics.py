@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,14 @@ class Ranks:
 
     def only(self, chosen: NDArray[np.bool_]) -> Ranks:
         """The ranks of some sequences."""
-        columns = (self.users, self.targets, self.greater, self.equal, self.candidates, self.missed)
+        columns: tuple[Any, ...] = (
+            self.users,
+            self.targets,
+            self.greater,
+            self.equal,
+            self.candidates,
+            self.missed,
+        )
         return Ranks(*(column[chosen] for column in columns))
 
     def random_hit(self, k: int) -> float:

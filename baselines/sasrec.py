@@ -22,7 +22,9 @@ class SASRec(nn.Module):
     """Sequence encoder: (B, T, D) item vectors and (B, T) mask -> (B, T, D) states.
 
     Left padding: the newest item always sits in slot max_length - 1. Leading columns that are pads
-    for the whole batch may be cut away (T <= max_length) without changing any valid state.
+    for the whole batch may be cut away (T <= max_length) without changing any valid state. Pads are
+    never computed: every layer but attention runs on the valid positions alone, and the states at
+    pads are zero. Neither changes a valid state, so a step costs what its real transitions cost.
     """
 
     predicts = "next"
@@ -43,20 +45,23 @@ class SASRec(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, batch: Batch | None = None) -> Tensor:  # noqa: ARG002
         width = x.shape[1]
-        x = x + self.position.weight[self.max_length - width :]
-        x = self.dropout(self.norm(x))
         causal = torch.ones(width, width, dtype=torch.bool, device=x.device).tril()
         visible = causal & mask[:, None, None, :]  # (B, 1, T, T)
         bias = torch.zeros(visible.shape, dtype=x.dtype, device=x.device).masked_fill(
             ~visible, HIDDEN
         )
+        packed = (x + self.position.weight[self.max_length - width :])[mask]  # (P, D)
+        packed = self.dropout(self.norm(packed))
         for block in self.blocks:
-            x = block(x, bias)
-        return x
+            packed = block(packed, mask, bias)
+        return _unpack(packed, mask)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each followed by dropout, residual and LayerNorm."""
+    """Attention and feed-forward, each followed by dropout, residual and LayerNorm.
+
+    Works on the P valid positions of the batch; only attention itself sees the padded (B, T) grid.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -69,19 +74,24 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        b, t, d = x.shape
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
         query, key, value = (
-            part(x)
-            .view(b, t, self.heads, d // self.heads)
-            .transpose(1, 2)  # (B, heads, T, D/heads)
+            _unpack(part(x), mask).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
-        )
+        )  # (B, heads, T, D/heads)
         drop = self.p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)
-        mixed = self.out(mixed.transpose(1, 2).reshape(b, t, d))
+        mixed = self.out(mixed.transpose(1, 2).flatten(2)[mask])
         x = self.attention_norm(x + self.dropout(mixed))
-        return self.ffn_norm(x + self.dropout(self.narrow(F.relu(self.wide(x)))))
+        x = self.ffn_norm(x + self.dropout(self.narrow(F.relu(self.wide(x)))))
+        return x
+
+
+def _unpack(packed: Tensor, mask: Tensor) -> Tensor:
+    """(P, D) valid positions -> (B, T, D), zero at pads."""
+    grid = packed.new_zeros(*mask.shape, packed.shape[-1])
+    grid[mask] = packed
+    return grid
 
 
 def _init(module: nn.Module) -> None:

@@ -170,7 +170,7 @@ def _epoch(
     model.train()
     total = torch.zeros((), device=device)
     check_every = 1 if device.type == "cpu" else 50  # reading a loss waits for the device
-    autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    autocast = device.type == "cuda" and t.precision == "bf16" and torch.cuda.is_bf16_supported()
     bar = tqdm(loader.at(epoch), f"epoch {epoch + 1}", len(loader), leave=False, disable=None)
     for step, batch in enumerate(bar):
         torch.manual_seed(int(draws.bits(t.seed, DROPOUT, epoch, step) >> 1))

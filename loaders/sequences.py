@@ -120,7 +120,10 @@ class Sequences:
         return self._as_batch(values, items)
 
     def _content(self, items: Ints) -> dict[str, NDArray[Any]]:
-        content = {"unique_items": items, "log_popularity": self.log_popularity[items]}
+        content: dict[str, NDArray[Any]] = {
+            "unique_items": items,
+            "log_popularity": self.log_popularity[items],
+        }
         if self.titles is not None:
             content["tokens"], content["token_mask"] = self.titles.of(items)
         return content
@@ -158,7 +161,8 @@ class Sequences:
         longest = int((last + 1 - first).max(initial=1))
         row = first[:, None] + np.arange(longest)
         met = self.ds.item_of_row[np.minimum(row, last[:, None])]
-        return (met == drawn[:, None]).any(1)
+        taken: NDArray[np.bool_] = (met == drawn[:, None]).any(1)
+        return taken
 
     def _history(self, index: Ints) -> tuple[Ints, Ints]:
         """Items before each target that the protocol bars from being recommended, flat with their rows."""

@@ -50,7 +50,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if whole.is_file():
         return Tokenizer.from_file(str(whole))
     if vocabulary.is_file():
-        return BertWordPieceTokenizer(str(vocabulary))._tokenizer
+        built: Tokenizer = BertWordPieceTokenizer(str(vocabulary))._tokenizer
+        return built
     msg = (
         f"no tokenizer under {path}: expected tokenizer.json or vocab.txt; "
         "give the model's folder with --text-model PATH"

@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 SUITE = ("demo_source", "demo_food", "demo_dance")
 
 DAY = 86_400
-FRESH = 0.3  # share of the items that are launched in the last five days
+FRESH = 0.2  # share of the items that are launched in the last five days
 END = 1_656_633_600  # 2022-07-01 UTC: the last moment of every dataset
 COVER = (320, 180)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0-4
@@ -55,7 +55,7 @@ MOODS = (
     ("wild fierce bold", "狂野 热烈 豪放"), ("dreamy magic secret", "梦幻 神奇 秘密"),
 )
 ATTRIBUTES = (SUBJECTS, STYLES, MOODS)
-PULL = (40.0, 40.0, 4.0)  # an item is so much likelier if it shares the taste's subject, style, mood
+PULL = (100.0, 100.0, 6.0)  # an item is so much likelier if it shares the taste's subject, style, mood
 DRIFT = (0.08, 0.05, 0.08)  # chance a step that the taste moves one place on the attribute's ring
 
 TEMPLATES_EN = ("{2} {0} {3}, {1} style", "{1} {3} with a {2} touch of {0}",
@@ -85,9 +85,9 @@ class Plan:
 PLANS = {
     "demo_source": Plan(items=400, users=3000, longest=20, prefixes=("1000", ""),
                         nouns=("vlog film story diary", "视频 影片 故事 日记")),
-    "demo_food": Plan(items=320, users=1200, longest=12, timed=False,
+    "demo_food": Plan(items=400, users=1200, longest=12, timed=False,
                       nouns=("noodles soup cake dumplings", "面条 浓汤 蛋糕 饺子")),
-    "demo_dance": Plan(items=360, users=1200, longest=12, prefixes=("u", "v"),
+    "demo_dance": Plan(items=400, users=1200, longest=12, prefixes=("u", "v"),
                        nouns=("waltz tango ballet steps", "华尔兹 探戈 芭蕾 舞步")),
 }  # fmt: skip
 
@@ -160,8 +160,8 @@ def _choices(plan: Plan, traits: Ints, times: Ints, rng: Rng) -> Ints:
     """
     launch = END - rng.integers(0, 5 * DAY, plan.items)
     launch[int(FRESH * plan.items) :] = 0
-    popularity = 1 / (8 + rng.permutation(plan.items))
-    popularity[-2:] = 0.05, 0  # the last but one must be chosen: only the interactions name it
+    popularity = 1 / (60 + rng.permutation(plan.items))
+    popularity[-2:] = 0.01, 0  # the last but one must be chosen: only the interactions name it
     taste = np.stack([rng.integers(0, len(a), plan.users) for a in ATTRIBUTES], axis=1)
     chosen = np.zeros((plan.users, plan.longest), np.int64)
     unseen = np.ones((plan.users, plan.items), bool)
@@ -176,7 +176,7 @@ def _choices(plan: Plan, traits: Ints, times: Ints, rng: Rng) -> Ints:
         # The first of exponential arrivals is a draw by weight.
         chosen[:, step] = np.argmax(weight / rng.standard_exponential(weight.shape), axis=1)
         unseen[np.arange(plan.users), chosen[:, step]] = False
-    lengths = rng.integers(5, plan.longest + 1, (plan.users, 1))
+    lengths = rng.integers(5, plan.longest + 1, (2, plan.users, 1)).min(axis=0)
     chosen[np.arange(plan.longest) < plan.longest - lengths] = -1
     return chosen
 

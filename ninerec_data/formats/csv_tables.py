@@ -41,6 +41,7 @@ class Table:
 class _Account:
     rows: int = 0
     kept: int = 0
+    long: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
 
@@ -49,7 +50,7 @@ def read_table(path: Path, table: Table, *, skip: int = 0) -> tuple[pl.DataFrame
     """Read a table without a header (`skip` records are passed over, uncounted, by who knows them).
 
     Returns all columns as String in file order; empty fields are null, titles are otherwise untouched,
-    bytes that are not UTF-8 become U+FFFD. Dropped: "blank line", "empty <key>". Repaired: "id trimmed",
+    bytes that are not UTF-8 become U+FFFD. Dropped: "blank line", "empty item id" (or user id). Repaired: "id trimmed",
     "not UTF-8", "columns missing at the end". Raises CheckFailed with the line for too many fields,
     a quote that is never closed, or a line break inside an id.
     """
@@ -71,15 +72,14 @@ def read_table(path: Path, table: Table, *, skip: int = 0) -> tuple[pl.DataFrame
         rows=account.rows,
         kept=account.kept,
         dropped=dict(account.dropped),
-        repaired={name: n for name, n in account.repaired.items() if name != _LONG},
-        notes=(f"{account.repaired[_LONG]:,} records span several lines",)
-        if account.repaired[_LONG]
-        else (),
+        repaired=dict(account.repaired),
+        notes=(f"{account.long:,} records span several lines",) if account.long else (),
     )
     return pl.concat(frames), report
 
 
-_LONG = "span"
+def _empty(table: Table) -> str:
+    return f"empty {table.key.replace('_', ' ')}"
 
 
 def _frame(table: Table, rows: list[list[str | None]]) -> pl.DataFrame:
@@ -93,7 +93,7 @@ def _records(path: Path, table: Table) -> Iterator[tuple[int, list[str], int]]:
             yield from _quoted_records(path, file, table.separator)
             return
         limit = len(table.columns) - 1 if table.rest_in_last else -1
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_without_mark(file), 1):
             yield number, line.rstrip("\r\n").split(table.separator, limit), 1
 
 
@@ -116,6 +116,7 @@ def _quoted_records(
 
 
 def _without_mark(lines: Iterator[str]) -> Iterator[str]:
+    """The lines without a byte-order mark, which before a quote would make the quote part of the text."""
     for number, line in enumerate(lines):
         yield line.removeprefix("\ufeff") if number == 0 else line
 
@@ -127,7 +128,7 @@ def _row(
     width = len(table.columns)
     account.rows += 1
     if not any(field.strip(BLANKS) for field in fields):
-        account.dropped["blank line" if len(fields) < 2 else f"empty {table.key}"] += 1
+        account.dropped["blank line" if len(fields) < 2 else _empty(table)] += 1
         return None
     if (len(fields) > width and any(fields[width:])) or (len(fields) < width and lines > 1):
         expected = f"{width} ({', '.join(table.columns)}) expected"
@@ -140,10 +141,9 @@ def _row(
     fields = [_decoded(text, mended) for text in fields[:width]]
     fields[position] = _clean_id(path, table, line, fields[position], mended)
     if not fields[position]:
-        account.dropped[f"empty {table.key}"] += 1
+        account.dropped[_empty(table)] += 1
         return None
-    if lines > 1:
-        mended.add(_LONG)
+    account.long += lines > 1
     account.kept += 1
     account.repaired.update(mended)
     return [text or None for text in fields]

@@ -71,7 +71,7 @@ def _interactions(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     if timed:
         columns["timestamp"] = _time_text(path, schema["timestamp"])
     rows = frame.select(pl.col("n"), pl.lit(False).alias("blank"), **columns)
-    interactions, notes = finish(path, rows, timed=timed, repair={})
+    interactions, notes = finish(path, rows, timed=timed)
     return interactions, tuple(notes)
 
 
@@ -123,7 +123,7 @@ def _read_table(
         role=role,
         rows=frame.height,
         kept=kept.height,
-        dropped={f"empty {key}": n} if (n := frame.height - kept.height) else {},
+        dropped={f"empty {key.replace('_', ' ')}": n} if (n := frame.height - kept.height) else {},
         repaired={"id trimmed": trimmed_ids} if trimmed_ids else {},
     )
     texts = pl.col(pl.String).exclude(key)

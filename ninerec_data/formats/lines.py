@@ -1,4 +1,4 @@
-"""Files of lines: what a file really is, its line ends and bytes, and sequence files (`user TAB i1 i2 ...`)."""
+"""Files of lines: what a file really is, its line ends and bytes, refusals that name a line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import polars as pl
 
 from ninerec_data.errors import CheckFailed, MissingData
@@ -14,10 +15,12 @@ from ninerec_data.errors import CheckFailed, MissingData
 __all__ = [
     "BLANKS",
     "Look",
+    "first_where",
     "look",
+    "mended_note",
     "refuse_line",
     "refuse_not_data",
-    "scan_sequences",
+    "scan_text",
     "trimmed",
 ]
 
@@ -35,7 +38,6 @@ BLANKS = "".join(
         ),
     )
 )
-_CONTROL = bytes(c for c in (*range(0x20), 0x7F) if c not in b"\t\n\r")
 _CHUNK = 1 << 23
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive", (".zip", ".xlsx", ".npz")),
@@ -121,8 +123,8 @@ class Look:
 def look(path: Path) -> Look:
     """Refuse what is not data or not UTF-8 (with the line), and say what bytes the file is made of."""
     refuse_not_data(path)
-    lines, plain, bom = 0, True, False
-    counts = dict.fromkeys((b"\r\n", b'"', b" ", b"\t", b"\r"), 0)
+    lines, control, plain, bom = 0, 0, True, False
+    counts = dict.fromkeys((b"\r\n", b'"', b" ", b"\t", b"\r", b"\n", b"\x7f"), 0)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             chunk += file.readline()  # so that no character and no CRLF is cut in two
@@ -130,18 +132,19 @@ def look(path: Path) -> Look:
             if not chunk.isascii():
                 plain = False
                 _refuse_other_than_utf8(path, chunk, lines)
-            plain = plain and len(chunk.translate(None, _CONTROL)) == len(chunk)
+            control += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) < 0x20))
             lines += chunk.count(b"\n") + (not chunk.endswith(b"\n"))
             for part in counts:
                 counts[part] += chunk.count(part)
-    crlf, quotes, blanks, tabs, returns = counts.values()
+    crlf, quotes, blanks, tabs, returns, ends, delete = counts.values()
+    plain = plain and returns == crlf and delete == 0 and control == tabs + returns + ends
     return Look(
         lines=lines,
         crlf=crlf,
         quotes=quotes,
         blanks=blanks,
         tabs=tabs,
-        plain=plain and returns == crlf,
+        plain=plain,
         bom=bom,
     )
 
@@ -181,102 +184,7 @@ def first_where(condition: pl.Expr, name: str) -> pl.Expr:
     return pl.col("n").filter(condition).min().alias(name)
 
 
-def scan_sequences(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    """Read `user TAB i1 i2 ...` lines lazily into the interactions of a Release, and notes on the file.
-
-    One row per item, in file order, repeats kept, timestamps null. Rows with an issue: "blank line",
-    "empty user id", "no items", "empty item id", and "user repeated: earlier line replaced" (a later
-    line of the same user that has items replaces the earlier one, PAPERS_AND_CODE 2.1 step 3).
-    Raises CheckFailed with the line for a line without a TAB, with two, or with a lone carriage return.
-    """
-    seen = look(path)
-    parts = pl.col("line").str.splitn("\t", 2).struct
-    user, rest = parts.field("field_0"), parts.field("field_1")
-    lines = scan_text(path).select(
-        "n",
-        raw_user=user,
-        user_id=trimmed(user),
-        tab=rest.is_not_null(),
-        trailing=rest.str.ends_with(" "),
-        rest=trimmed(rest.fill_null("")),
-    )
-    has_items = (pl.col("user_id") != "") & (pl.col("rest") != "")
-    facts = _sequence_facts(path, lines, has_items)
-    issue = _line_issue(has_items, repeated=facts["users"] < facts["lines_with_items"])
-    # A run of blanks between ids is one separator; there is none at the ends here.
-    piece = pl.col("rest").str.replace_all("  +", " ").str.split(" ")
-    rows = lines.select("user_id", item_id=piece, issue=issue).explode(
-        "item_id", empty_as_null=True
-    )
-    if not seen.plain:
-        rows = rows.with_columns(trimmed(pl.col("item_id")))
-    empty = pl.when(pl.col("item_id") == "").then(pl.lit("empty item id"))
-    interactions = rows.select(
-        _null_if_empty("user_id"),
-        _null_if_empty("item_id"),
-        pl.lit(None, pl.Int64).alias("timestamp"),
-        pl.coalesce("issue", empty).alias("issue"),
-    )
-    mended = facts["mended_users"] + (0 if seen.plain else _mended_items(lines))
-    notes = list(seen.notes())
-    if facts["trailing"]:
-        notes.append(f"blanks at the end of {facts['trailing']:,} lines removed")
-    return interactions, (*notes, *mended_note(mended))
-
-
 def mended_note(count: int) -> tuple[str, ...]:
     """The note on ids that were trimmed, where there are any."""
     said = f"{count:,} ids: blanks or invisible characters at their ends removed"
     return (said,) if count else ()
-
-
-def _null_if_empty(name: str) -> pl.Expr:
-    return pl.when(pl.col(name) != "").then(pl.col(name)).alias(name)
-
-
-def _line_issue(has_items: pl.Expr, *, repeated: bool) -> pl.Expr:
-    user, rest = pl.col("user_id"), pl.col("rest")
-    issue = (
-        pl.when((user == "") & (rest == ""))
-        .then(pl.lit("blank line"))
-        .when(user == "")
-        .then(pl.lit("empty user id"))
-        .when(rest == "")
-        .then(pl.lit("no items"))
-    )
-    if not repeated:  # the usual case, and the window below is the one step that does not stream
-        return issue
-    last = pl.col("n") == pl.col("n").filter(has_items).max().over("user_id")
-    return issue.when(~last).then(pl.lit("user repeated: earlier line replaced"))
-
-
-def _sequence_facts(path: Path, lines: pl.LazyFrame, has_items: pl.Expr) -> dict[str, int]:
-    """One pass over the lines: refusals, and what the lazy frame needs to know beforehand."""
-    user, rest = pl.col("user_id"), pl.col("rest")
-    asked = lines.select(
-        first_where(~pl.col("tab") & (user != ""), "no_tab"),
-        first_where(rest.str.contains("\t", literal=True), "tabs"),
-        first_where((user + rest).str.contains("\r", literal=True), "cr"),
-        has_items.sum().alias("lines_with_items"),
-        user.filter(has_items).n_unique().alias("users"),
-        pl.col("trailing").sum(),
-        ((pl.col("raw_user") != user) & (user != "")).sum().alias("mended_users"),
-    )
-    facts = asked.collect(engine="streaming").row(0, named=True)
-    for name, reason in (
-        ("no_tab", "no TAB between the user and the items"),
-        ("tabs", "more than one TAB; `user TAB item item ...` is expected"),
-        ("cr", "a carriage return inside the line"),
-    ):
-        if facts[name] is not None:
-            refuse_line(path, facts[name], reason)
-    return facts
-
-
-def _mended_items(lines: pl.LazyFrame) -> int:
-    """How many item ids of a file that is not plain have something to trim."""
-    piece = pl.col("rest").str.split(" ").explode(empty_as_null=True)
-    clean = trimmed(pl.col("rest"))
-    changed = ((pl.col("rest") != clean) & (clean != "")).sum()
-    count: int = lines.select(piece).select(changed).collect(engine="streaming").item()
-    return count

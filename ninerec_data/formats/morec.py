@@ -18,7 +18,7 @@ import polars as pl
 
 from ninerec_data.errors import UsageError
 from ninerec_data.formats.csv_tables import Table, read_table
-from ninerec_data.formats.lines import scan_sequences
+from ninerec_data.formats.sequences import scan_sequences
 from ninerec_data.release import FileReport, Release, Role
 
 __all__ = ["read", "read_items", "roles"]

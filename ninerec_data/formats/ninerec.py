@@ -21,8 +21,9 @@ import polars as pl
 
 from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.formats.csv_tables import Table, read_table
-from ninerec_data.formats.lines import BLANKS, look, scan_sequences
+from ninerec_data.formats.lines import BLANKS, look
 from ninerec_data.formats.pairs import Pairs, fields_of, header_of, is_time, scan_pairs
+from ninerec_data.formats.sequences import scan_sequences
 from ninerec_data.release import Release, Role
 
 __all__ = ["pair_layout", "read", "read_urls", "roles"]
@@ -67,8 +68,9 @@ def read(files: Mapping[str, Path], options: Mapping[str, Any]) -> Release:
     items, report = read_table(files["items"], ITEMS)
     path = files["interactions"]
     if path.suffix.lower() == ".csv":
+        seen = look(path)
         layout, said = pair_layout(path, items["item_id"], options.get("pair_order"))
-        interactions, notes = scan_pairs(path, layout)
+        interactions, notes = scan_pairs(path, layout, seen)
         notes = (*said, *notes)
     else:
         interactions, notes = scan_sequences(path)
@@ -80,8 +82,8 @@ def pair_layout(path: Path, items: pl.Series, order: str | None) -> tuple[Pairs,
 
     The item table decides: the column whose values are in it. Where both are (ids that are bare
     integers in both), the one that covers it; else the prefixes u... and v...; else CheckFailed.
+    The file has passed `look`.
     """
-    look(path)
     first, separator = header_of(path, ",")
     skip = int(len(first) > 2 and not is_time(first[2]))
     notes = (f"line 1 is a header ({', '.join(first)})",) if skip else ()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from ninerec_data.formats.lines import (
     BLANKS,
+    Look,
     first_where,
     look,
     mended_note,
     refuse_line,
+    refuse_not_data,
     scan_text,
     trimmed,
 )
@@ -46,13 +46,11 @@ class Pairs:
 
 def header_of(path: Path, separator: str | None = None) -> tuple[list[str], str]:
     """The first line's fields, trimmed and unquoted, and the separator (TAB if the line has one, else comma)."""
-    look(path)
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    refuse_not_data(path)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         line = file.readline().rstrip("\r\n")
     separator = separator or ("\t" if "\t" in line else ",")
-    return [
-        field.strip(BLANKS) for field in next(csv.reader([line], delimiter=separator), [])
-    ], separator
+    return [field.strip(BLANKS + '"') for field in line.split(separator)], separator
 
 
 def is_time(text: str) -> bool:
@@ -102,17 +100,17 @@ def fields_of(path: Path, layout: Pairs, wanted: Sequence[str]) -> pl.LazyFrame:
 
 
 def scan_pairs(
-    path: Path, layout: Pairs, *, repair: Mapping[str, pl.Expr] | None = None
+    path: Path, layout: Pairs, seen: Look | None = None
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """Read a pair file lazily into the interactions of a Release, and notes on the file.
 
     One row per line after the header, in file order. Rows with an issue: "blank line",
     "empty user id", "empty item id". timestamp is null where the layout names none; else integers
     (seconds; larger units by size, noted), decimals or ISO dates and times, UTC where no zone is given.
-    repair: column -> expression over it that mends ids further (H&M's zeros); it must count by itself.
+    seen: what `look(path)` said, where the caller has asked already.
     Raises CheckFailed with the line for a wrong number of fields, a torn quote, an unreadable time.
     """
-    seen = look(path)
+    seen = seen or look(path)
     wanted = [name for name in WANTED if name in layout.fields]
     lines = fields_of(path, layout, wanted)
     _refuse_fields(path, layout, lines, wanted, quotes=seen.quotes > 0)
@@ -124,13 +122,11 @@ def scan_pairs(
         mended = _count_mended(lines, columns)
         columns = {name: trimmed(column) for name, column in columns.items()}
     rows = lines.select("n", "blank", **columns)
-    interactions, said = finish(path, rows, timed="timestamp" in wanted, repair=repair or {})
+    interactions, said = finish(path, rows, timed="timestamp" in wanted)
     return interactions, (*seen.notes(), *said, *mended_note(mended))
 
 
-def finish(
-    path: Path, rows: pl.LazyFrame, *, timed: bool, repair: Mapping[str, pl.Expr]
-) -> tuple[pl.LazyFrame, list[str]]:
+def finish(path: Path, rows: pl.LazyFrame, *, timed: bool) -> tuple[pl.LazyFrame, list[str]]:
     """Turn rows (n, blank, user_id, item_id[, timestamp], all Strings) into interactions with issues."""
     timestamp: pl.Expr = pl.lit(None, pl.Int64)
     notes: list[str] = []
@@ -143,8 +139,8 @@ def finish(
         .when(item == "").then(pl.lit("empty item id"))
     )  # fmt: skip
     interactions = rows.select(
-        pl.when(~pl.col("blank") & (user != "")).then(repair.get("user_id", user)).alias("user_id"),
-        pl.when(~pl.col("blank") & (item != "")).then(repair.get("item_id", item)).alias("item_id"),
+        pl.when(~pl.col("blank") & (user != "")).then(user).alias("user_id"),
+        pl.when(~pl.col("blank") & (item != "")).then(item).alias("item_id"),
         timestamp.alias("timestamp"),
         issue.alias("issue"),
     )
