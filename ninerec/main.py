@@ -55,6 +55,13 @@ _MACHINE = {
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
     errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk reports a fault",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+    errno.EEXIST: "a file stands where a folder is expected",
+    errno.EISDIR: "a folder stands where a file is expected",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a symbolic link leads back to itself",
+    errno.ENOLCK: "this file system keeps no locks",
 }
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it

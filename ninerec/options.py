@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["add_split_options", "print_json", "print_table", "say", "split_options"]
+__all__ = ["add_split_options", "at_least", "print_json", "print_table", "say", "split_options"]
 
 
 def say(text: str) -> None:
@@ -44,20 +44,39 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def at_least(low: int) -> Callable[[str], int]:
+    """The argparse type of a whole number from `low` on."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            msg = f"'{text}' is no whole number of at least {low}"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return parse
+
+
 def add_split_options(parser: argparse.ArgumentParser) -> None:
     """The options that name a protocol and its split (DESIGN 5)."""
     group = parser.add_argument_group("split")
     group.add_argument("--protocol", metavar="NAME", help="ninerec-2023 (default) or strict")
     group.add_argument(
-        "--min-interactions", type=int, metavar="N", help="users with fewer are left out (5)"
+        "--min-interactions",
+        type=at_least(3),
+        metavar="N",
+        help="users with fewer are left out (5)",
     )
     group.add_argument(
-        "--max-length", type=int, metavar="L", help="model positions; keeps the last L + 3"
+        "--max-length", type=at_least(1), metavar="L", help="model positions; keeps the last L + 3"
     )
-    group.add_argument("--users", type=int, metavar="N", help="draw N users")
-    group.add_argument("--split-seed", type=int, metavar="S", help="seed of that draw (0)")
+    group.add_argument("--users", type=at_least(1), metavar="N", help="draw N users")
+    group.add_argument("--split-seed", type=at_least(0), metavar="S", help="seed of that draw (0)")
     group.add_argument(
-        "--warm", type=int, metavar="K", help="drop items with fewer than K interactions"
+        "--warm", type=at_least(1), metavar="K", help="drop items with fewer than K interactions"
     )
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ninerec.options import add_split_options, print_json, say, split_options
+from ninerec.options import add_split_options, at_least, print_json, say, split_options
 from ninerec_data.catalog import find
 from ninerec_data.errors import MissingData
 from ninerec_data.home import find_home
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         "--from", dest="source", type=Path, metavar="PATH", help="import this first"
     )
     parser.add_argument(
-        "--max-words", type=int, default=30, metavar="N", help="words of a text (30)"
+        "--max-words", type=at_least(1), default=30, metavar="N", help="words of a text (30)"
     )
     add_split_options(parser)
     parser.set_defaults(run=run)

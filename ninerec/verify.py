@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ninerec.options import print_json, print_table
 from ninerec_data.catalog import find
+from ninerec_data.errors import CheckFailed
 from ninerec_data.home import find_home
+
+if TYPE_CHECKING:
+    from ninerec_data.verify import Check
+
 
 _EXAMPLES = """examples:
   ninerec verify bili_food
@@ -31,11 +37,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every verdict; exit 1 where one is bad."""
+    """Print every verdict; raises CheckFailed (exit 1) where one is bad."""
     from ninerec_data.verify import verify
 
     entry, _ = find(args.dataset)
-    checks = verify(find_home(args.home).prepared(entry.name))
+    folder = find_home(args.home).prepared(entry.name)
+    checks = verify(folder)
     good = all(check.ok is not False for check in checks)
     if args.json:
         checked = [check.as_json() for check in checks]
@@ -45,6 +52,18 @@ def run(args: argparse.Namespace) -> int:
         print_table(
             [{"": words[c.ok], "level": c.level, "check": c.name, "found": c.found} for c in checks]
         )
-        if not good:
-            print(f"some checks failed; mend with: ninerec prepare {entry.name}")
-    return 0 if good else 1
+    if not good:
+        raise CheckFailed(_failed(entry.name, folder, [c for c in checks if c.ok is False]))
+    return 0
+
+
+def _failed(name: str, folder: Path, bad: list[Check]) -> str:
+    """Name the checks that failed and the way out: another release for figures, else a fresh store."""
+    from ninerec_data.verify import PUBLISHED
+
+    said = "; ".join(f"{check.name} ({check.found})" for check in bad)
+    if all(check.name == PUBLISHED for check in bad):
+        out = f"compare your files with those of `ninerec show {name}` and import the release again"
+    else:
+        out = f"remove {folder} and run: ninerec prepare {name}"
+    return f"{name} fails {len(bad)} of its checks: {said}; {out}"

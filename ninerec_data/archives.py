@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -13,17 +15,20 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ninerec_data.errors import CheckFailed
+from ninerec_data.formats.lines import refuse_not_data
 
 __all__ = ["Member", "is_archive", "open_archive"]
 
 MAX_RATIO = 1000  # deflate cannot pass 1032; text and tables stay under 100
 RATIO_FLOOR = 64 << 20  # below this size an extreme ratio does no harm
+SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One plain file of an archive: its path inside, its size in bytes, and how to open it."""
 
+    archive: Path
     name: str
     size: int
     open: Callable[[], IO[bytes]]
@@ -36,18 +41,27 @@ class Member:
             with self.open() as source, part.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
             if part.stat().st_size != self.size:
-                msg = (
-                    f"{self.name} is {part.stat().st_size:,} bytes, its archive says {self.size:,}"
-                )
-                raise CheckFailed(msg)
+                found = f"{part.stat().st_size:,} bytes of {self.name} where it says {self.size:,}"
+                raise CheckFailed(f"{self.archive} is damaged: {found}; fetch it again")
             part.replace(target)
+        except RuntimeError as error:  # zipfile's word for a password or a method it does not know
+            msg = f"{self.archive}: {self.name} cannot be unpacked here ({error}); unpack it and import the folder"
+            raise CheckFailed(msg) from error
         finally:
             part.unlink(missing_ok=True)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the bytes (not the name) are those of a zip or tar."""
-    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    """Whether the bytes, or at least the name, are those of a zip or tar."""
+    return path.is_file() and (path.suffix.lower() in SUFFIXES or _opens(path))
+
+
+def _opens(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except _DAMAGE as error:
+        _refuse_other_faults(error)
+        return False
 
 
 @contextmanager
@@ -55,8 +69,11 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
     """Yield the plain files of a zip or tar (gz, bz2, xz too), in archive order.
 
     Raises CheckFailed for a truncated or damaged archive, a path that climbs out or is absolute,
-    a link or device, and a member that claims to unpack past MAX_RATIO.
+    a link or device, and a member that claims to unpack past MAX_RATIO; MissingData for a web page
+    or a Git LFS pointer under an archive's name.
     """
+    if not _opens(path):
+        refuse_not_data(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -67,25 +84,44 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
                 ]
         else:
             with tarfile.open(path) as tar:
-                yield [_tar_member(path, tar, info) for info in tar if not info.isdir()]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+                members = [_tar_member(path, tar, info) for info in tar if not info.isdir()]
+                _read_on(tar)
+                yield members
+    except _DAMAGE as error:
+        _refuse_other_faults(error)
+        said = str(error).partition("\n")[0].rstrip(":")
         msg = (
-            f"{path} is truncated or damaged ({error}); fetch it again and compare its size with "
-            "the one on the download page"
+            f"{path} is truncated, damaged or no zip or tar ({said}); compare its size with the one on "
+            "the download page and fetch it again, or unpack it and import the folder"
         )
         raise CheckFailed(msg) from error
 
 
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+def _refuse_other_faults(error: Exception) -> None:
+    """Raise an OSError that is the disk's; a damaged stream has no number, a seek before it EINVAL."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
+
+
+def _read_on(tar: tarfile.TarFile) -> None:
+    """Read what is behind the last member: only at the end of a gz stream is its checksum compared."""
+    while tar.fileobj and tar.fileobj.read(1 << 20):
+        pass
+
+
 def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     _refuse_unsafe(path, info.filename, is_link=(info.external_attr >> 28) == 0xA)
-    if info.file_size > RATIO_FLOOR and info.file_size > MAX_RATIO * max(info.compress_size, 1):
-        msg = f"{path} looks like a bomb: {info.filename} claims {info.file_size:,} bytes out of {info.compress_size:,}"
-        raise CheckFailed(msg)
-    return Member(info.filename, info.file_size, lambda: archive.open(info))
+    packed = min(info.compress_size, path.stat().st_size)  # what is claimed may be a lie too
+    _refuse_bomb(path, info.filename, info.file_size, packed)
+    return Member(path, info.filename, info.file_size, lambda: archive.open(info))
 
 
 def _tar_member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     _refuse_unsafe(path, info.name, is_link=not info.isfile())
+    _refuse_bomb(path, info.name, info.size, path.stat().st_size)  # sparse members claim anything
 
     def opened() -> IO[bytes]:
         file = tar.extractfile(info)
@@ -94,14 +130,29 @@ def _tar_member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Memb
             raise CheckFailed(msg)
         return file
 
-    return Member(info.name, info.size, opened)
+    return Member(path, info.name, info.size, opened)
+
+
+def _refuse_bomb(path: Path, name: str, size: int, packed: int) -> None:
+    if size > RATIO_FLOOR and size > MAX_RATIO * max(packed, 1):
+        msg = (
+            f"{path} looks like a bomb: {name} claims {size:,} bytes out of {packed:,}; nothing was "
+            "extracted. Where it is meant, unpack it yourself and import the folder"
+        )
+        raise CheckFailed(msg)
 
 
 def _refuse_unsafe(path: Path, name: str, *, is_link: bool) -> None:
     inside = PurePosixPath(name.replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or (inside.parts and ":" in inside.parts[0]):
-        msg = f"{path} climbs out of its folder: it holds '{name}'; nothing was extracted. Do not trust this archive"
+        msg = (
+            f"{path} climbs out of its folder: it holds '{name}'; nothing was extracted. "
+            "Fetch the archive anew and import it again"
+        )
         raise CheckFailed(msg)
     if is_link:
-        msg = f"{path} holds a link or device: '{name}'; only plain files are expected. Nothing was extracted"
+        msg = (
+            f"{path} holds a link or device: '{name}'; only plain files are expected and nothing was "
+            "extracted. Pack the files themselves, or import the folder"
+        )
         raise CheckFailed(msg)

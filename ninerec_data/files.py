@@ -19,6 +19,7 @@ from ninerec_data.errors import CheckFailed, UsageError
 __all__ = [
     "atomic_write",
     "canonical_json",
+    "full_disk_is_said",
     "hash_of",
     "lock",
     "sha256_file",
@@ -119,8 +120,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 def sweep(folder: Path, name: str) -> None:
     """Remove what killed runs left beside `folder/name`. Call under `lock`."""
-    for prefix in (".tmp-", ".old-"):
-        for left in folder.glob(f"{prefix}{name}-*"):
+    for prefix in (".tmp-", ".old-"):  # the ending is tempfile's: "a" must not sweep "a-b"
+        for left in folder.glob(f"{prefix}{name}-????????"):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -131,7 +132,7 @@ def lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             msg = f"another ninerec process is at work here (it holds {path}); wait for it to end and run this again"
             raise UsageError(msg) from error
         yield

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from ninerec_data.archives import is_archive, open_archive
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData
-from ninerec_data.files import lock, sha256_file
+from ninerec_data.errors import CheckFailed, MissingData, NineRecError
+from ninerec_data.files import full_disk_is_said, lock, sha256_file, sweep
 from ninerec_data.formats import reader
 from ninerec_data.formats.lines import refuse_not_data
 from ninerec_data.home import Home
@@ -37,17 +39,26 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
     Required roles that neither this nor an earlier import found are in `missing`.
     """
     if not path.exists():
-        msg = f"{path} does not exist; give the folder, zip or tar that holds {entry.title}"
+        msg = (
+            f"{path} does not exist; give the folder, zip or tar that holds {entry.title}: "
+            f"ninerec import {entry.name} PATH"
+        )
         raise MissingData(msg)
     roles = reader(entry.format).roles(entry.options)
-    with lock(home.raw / f".{entry.release}.lock"):
-        if is_archive(path) and not _matching(path.name, roles):
-            found, origins = _from_archive(home, entry, path, roles)
-        else:
-            found, origins = _from_folder(home, entry, path, roles)
-        if not found:
-            raise MissingData(_nothing_found(entry, path, roles))
-        hold(home, entry.name, entry.release, found, origins)
+    folder = home.raw / "files" / entry.release
+    with lock(home.raw / f".{entry.release}.lock"), full_disk_is_said(folder / entry.name):
+        held_files(home, entry.name)  # a damaged journal is told before anything is put in place
+        sweep(folder, entry.name)
+        with _files_of(path, roles, folder / entry.name) as (files, unpacked):
+            chosen = _choose(entry, files, roles)
+            if not chosen:
+                raise MissingData(_nothing_found(entry, path, roles))
+            for role, origin in chosen.items():
+                _refuse_unfit(role, files[origin], origin)
+            found = {  # nothing is put in place before everything has been found good
+                role: _put(home, entry, files[origin], unpacked) for role, origin in chosen.items()
+            }
+            hold(home, entry.name, entry.release, found, chosen)
         held = held_files(home, entry.name)
     missing = tuple(role for role in roles if role.required and role.name not in held)
     return Imported(found=found, missing=missing)
@@ -67,10 +78,12 @@ def missing_message(entry: Entry, missing: tuple[Role, ...], path: Path | None =
 
 def _nothing_found(entry: Entry, path: Path, roles: tuple[Role, ...]) -> str:
     wanted = ", ".join(pattern for role in roles for pattern in role.patterns)
-    return (
-        f"nothing of {entry.name} under {path}: looked at any depth for {wanted}. "
-        f"Give the folder or archive of the release, as `ninerec show {entry.name}` describes it"
-    )
+    if path.is_file():
+        looked = f"in {path}: it neither is, nor is a zip or tar that holds, one of {wanted}"
+    else:
+        looked = f"under {path}: looked at any depth for {wanted}"
+    give = f"Give the folder or archive of the release, as `ninerec show {entry.name}` describes it"
+    return f"nothing of {entry.name} {looked}. {give}"
 
 
 def _matching(name: str, roles: tuple[Role, ...]) -> tuple[Role, int] | None:
@@ -82,67 +95,99 @@ def _matching(name: str, roles: tuple[Role, ...]) -> tuple[Role, int] | None:
     return None
 
 
-def _from_folder(
-    home: Home, entry: Entry, path: Path, roles: tuple[Role, ...]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    candidates: dict[str, dict[int, list[Path]]] = {}
-    for file in _walk(path, roles):
-        match = _matching(file.name, roles)
-        if match:
-            candidates.setdefault(match[0].name, {}).setdefault(match[1], []).append(file)
-    found, origins = {}, {}
-    for role, ranked in candidates.items():
-        file = _only_one(entry, role, ranked[min(ranked)])
-        if file.is_file():
-            refuse_not_data(file)
-            found[role] = place(file, home, entry.release, f"{entry.name}/{file.name}")
-        else:
-            found[role] = file.absolute()
-        origins[role] = str(file.absolute())
-    return found, origins
+@contextmanager
+def _files_of(
+    path: Path, roles: tuple[Role, ...], beside: Path
+) -> Iterator[tuple[dict[str, Path], bool]]:
+    """Every file a role may take, by where it comes from, and whether it was unpacked beside the store."""
+    if not is_archive(path) or _matching(path.name, roles):
+        yield {str(file.absolute()): file for file in _walk(path, roles)}, False
+        return
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix=f".tmp-{beside.name}-", dir=beside.parent) as temporary,
+        open_archive(path) as members,
+    ):
+        files = {}
+        for number, member in enumerate(members):
+            name = PurePosixPath(member.name).name
+            if _matching(name, roles):
+                file = Path(temporary) / str(number) / name
+                member.extract(file)
+                files[f"{path.absolute()}!{member.name}"] = file
+        yield files, True
 
 
 def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
-    """Every file and matching folder under `path`, sorted; a matching folder is not entered."""
+    """Every file that a role may take, and folders of covers, which are not entered; sorted."""
     if path.is_file():
         return [path]
     out: list[Path] = []
 
     def unreadable(error: OSError) -> None:
-        msg = f"cannot read {error.filename}: {error.strerror}; make it readable and run the import again"
+        msg = (
+            f"cannot read {error.filename}: {error.strerror}; make it readable and import it again"
+        )
         raise MissingData(msg)
 
+    def is_covers(name: str) -> bool:
+        match = _matching(name, roles)
+        return match is not None and match[0].name == "covers"
+
     for folder, folders, names in os.walk(path, onerror=unreadable):
-        whole = sorted(name for name in folders if _matching(name, roles))
+        whole = sorted(name for name in folders if is_covers(name))
         out += [Path(folder) / name for name in (*sorted(names), *whole)]
         folders[:] = sorted(name for name in folders if name not in whole)
-    if _matching(path.name, roles):
+    if is_covers(path.name):
         out.append(path)
     return out
 
 
-def _only_one(entry: Entry, role: str, files: list[Path]) -> Path:
-    if len(files) > 1 and len({sha256_file(f) if f.is_file() else str(f) for f in files}) > 1:
-        names = ", ".join(map(str, files))
-        msg = f"{len(files)} different files could be the {role} of {entry.name}: {names}; import the folder of one"
-        raise CheckFailed(msg)
-    return files[0]
+def _choose(entry: Entry, files: Mapping[str, Path], roles: tuple[Role, ...]) -> dict[str, str]:
+    """role -> where its file comes from: the best name wins; equal names must hold equal bytes."""
+    candidates: dict[str, dict[int, list[str]]] = {}
+    for origin, file in files.items():
+        match = _matching(file.name, roles)
+        if match:
+            candidates.setdefault(match[0].name, {}).setdefault(match[1], []).append(origin)
+    chosen = {}
+    for role, ranked in candidates.items():
+        best = ranked[min(ranked)]
+        kinds = {sha256_file(files[o]) if files[o].is_file() else o for o in best}
+        if len(best) > 1 and len(kinds) > 1:
+            names = ", ".join(best)
+            msg = (
+                f"{len(best)} different files could be the {role} of {entry.name}: {names}; "
+                f"import the folder of one: ninerec import {entry.name} PATH"
+            )
+            raise CheckFailed(msg)
+        chosen[role] = best[0]
+    return chosen
 
 
-def _from_archive(
-    home: Home, entry: Entry, path: Path, roles: tuple[Role, ...]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    found, origins = {}, {}
-    with open_archive(path) as members:
-        best: dict[str, tuple[int, int]] = {}
-        for index, member in enumerate(members):
-            match = _matching(PurePosixPath(member.name).name, roles)
-            if match and (match[0].name not in best or match[1] < best[match[0].name][0]):
-                best[match[0].name] = (match[1], index)
-        for role, (_, index) in best.items():
-            name = PurePosixPath(members[index].name).name
-            target = home.raw / "files" / entry.release / entry.name / name
-            members[index].extract(target)
-            refuse_not_data(target)
-            found[role], origins[role] = target, f"{path.absolute()}!{members[index].name}"
-    return found, origins
+def _refuse_unfit(role: str, file: Path, origin: str) -> None:
+    """Refuse what is not the file it claims to be, and a name that the journal cannot hold."""
+    try:
+        origin.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{origin!a} is no UTF-8 name; rename it and import it again"
+        raise CheckFailed(msg) from error
+    if role != "covers" or not file.is_dir():
+        try:
+            refuse_not_data(file)
+        except (
+            NineRecError
+        ) as error:  # the user knows the member of the archive, not where it is now
+            raise type(error)(str(error).replace(str(file), origin)) from error
+
+
+def _put(home: Home, entry: Entry, file: Path, unpacked: bool) -> Path:
+    """Where a file is held from now on: under raw/files, or where the user has it."""
+    if file.is_dir():
+        return file.absolute()
+    if not unpacked:
+        return place(file, home, entry.release, f"{entry.name}/{file.name}")
+    target = home.raw / "files" / entry.release / entry.name / file.name
+    target.parent.mkdir(exist_ok=True)
+    file.replace(target)
+    return target

@@ -34,6 +34,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
             f"{SCHEMA}. Run: ninerec prepare {manifest.get('dataset', _dataset_of(path))}"
         )
         raise CheckFailed(msg)
+    lacking = [key for key in ("dataset", "counts", "outputs") if key not in manifest]
+    if lacking:
+        msg = f"{path} lacks {', '.join(lacking)}; remove {path.parent} and run: ninerec prepare {_dataset_of(path)}"
+        raise CheckFailed(msg)
     return dict(manifest)
 
 
@@ -51,11 +55,10 @@ def changed_files(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> lis
         name
         for name, facts in outputs.items()
         if not (folder / name).is_file()
-        or (folder / name).stat().st_size != facts["size"]
-        or sha256_file(folder / name) != facts["sha256"]
+        or (folder / name).stat().st_size != facts.get("size")
+        or sha256_file(folder / name) != facts.get("sha256")
     ]
 
 
 def _dataset_of(path: Path) -> str:
-    parts = path.parts
-    return parts[parts.index("prepared") + 1] if "prepared" in parts[:-1] else "DATASET"
+    return next((p.name for p in path.parents if p.parent.name == "prepared"), "DATASET")

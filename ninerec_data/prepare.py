@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData
+from ninerec_data.errors import CheckFailed, MissingData, UsageError
 from ninerec_data.files import atomic_write, canonical_json, lock, staged_folder, sweep
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
@@ -60,19 +60,21 @@ def prepare(
     """
     if max_words < 1:
         msg = f"--max-words is {max_words}; expected at least 1"
-        raise CheckFailed(msg)
+        raise UsageError(msg)
     chosen = protocol_for(entry, protocol_name, split or {})
     folder = home.prepared(entry.name)
     with lock(folder.parent / f".{entry.name}.lock"):
         sweep(folder.parent, entry.name)
         done = []
         held = _held(home, entry)
-        tables = _current_tables(folder, entry, held, max_words)
+        tables = _current(
+            folder, {**_table_inputs(entry, held, max_words), **_catalog_facts(entry)}
+        )
         if tables is None:
             tables = _do_tables(folder, entry, held, max_words)
             done.append("tables")
-        sweep(folder / "splits", chosen.split.hash)
-        made = _current_split(folder, tables, chosen)
+        sweep(folder / "splits", "*")
+        made = _current(folder / "splits" / chosen.split.hash, _split_inputs(tables, chosen))
         if made is None:
             made = _do_split(folder, tables, chosen)
             done.append("split")
@@ -111,9 +113,17 @@ def _table_inputs(entry: Entry, held: Mapping[str, RawFile], max_words: int) -> 
     }
 
 
-def _current_tables(
-    folder: Path, entry: Entry, held: Mapping[str, RawFile], max_words: int
-) -> dict[str, Any] | None:
+def _catalog_facts(entry: Entry) -> dict[str, Any]:
+    """What the manifest repeats of the catalog for those who open the dataset without it."""
+    return {
+        "split_defaults": {"keep_last": entry.keep_last, **entry.split},
+        "published": entry.published.as_json() if entry.published else None,
+        "terms": {"key": entry.terms.key, "text": entry.terms.text, "url": entry.terms.url},
+    }
+
+
+def _current(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a stage that was made from just this and is whole; else None: make it."""
     try:
         manifest = read_manifest(folder / "manifest.json")
     except CheckFailed as error:
@@ -121,7 +131,6 @@ def _current_tables(
         return None
     if manifest is None:
         return None
-    wanted = _table_inputs(entry, held, max_words)
     same = all(manifest.get(key) == value for key, value in wanted.items())
     return manifest if same and not changed_files(folder, manifest["outputs"]) else None
 
@@ -143,10 +152,8 @@ def _do_tables(
             **_table_inputs(entry, held, max_words),
             "outputs": file_facts(staging, TABLES),
             **result,
-            "split_defaults": {"keep_last": entry.keep_last, **entry.split},
-            "published": entry.published.as_json() if entry.published else None,
+            **_catalog_facts(entry),
             "versions": _versions(),
-            "terms": {"key": entry.terms.key, "text": entry.terms.text, "url": entry.terms.url},
         }
         atomic_write(staging / "manifest.json", canonical_json(manifest))
     return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
@@ -158,18 +165,6 @@ def _split_inputs(tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]
         "parameters": chosen.split.as_json(),
         "inputs": {name: tables["outputs"][name]["sha256"] for name in TABLES},
     }
-
-
-def _current_split(
-    folder: Path, tables: Mapping[str, Any], chosen: Protocol
-) -> dict[str, Any] | None:
-    path = folder / "splits" / chosen.split.hash
-    manifest = read_manifest(path / "manifest.json")
-    if manifest is None:
-        return None
-    wanted = _split_inputs(tables, chosen)
-    same = all(manifest.get(key) == value for key, value in wanted.items())
-    return manifest if same and not changed_files(path, manifest["outputs"]) else None
 
 
 def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:

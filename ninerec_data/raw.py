@@ -7,6 +7,7 @@ they are; nothing is copied. journal.sqlite says what is held.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -42,16 +43,26 @@ class RawFile:
 
 @contextlib.contextmanager
 def journal(home: Home) -> Iterator[sqlite3.Connection]:
-    """Open raw/journal.sqlite, creating it on first use; commits on success."""
+    """Open raw/journal.sqlite, creating it on first use; commits on success.
+
+    Raises CheckFailed for a damaged or locked journal, OSError where the disk is full.
+    """
     home.raw.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(home.raw / "journal.sqlite", timeout=30)
+    path = home.raw / "journal.sqlite"
     try:
-        connection.execute("pragma journal_mode = wal")
-        connection.execute(_TABLE)
-        with connection:
-            yield connection
-    finally:
-        connection.close()
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+            connection.execute("pragma journal_mode = wal")
+            connection.execute(_TABLE)
+            with connection:
+                yield connection
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        msg = (
+            f"cannot use the journal {path}: {error}; if another program holds it wait for that, else "
+            "move the file away and take the releases in again: ninerec import DATASET PATH"
+        )
+        raise CheckFailed(msg) from error
 
 
 def place(source: Path, home: Home, release: str, inside: str) -> Path:
@@ -63,7 +74,7 @@ def place(source: Path, home: Home, release: str, inside: str) -> Path:
     linked = target.with_name(f".{target.name}.link")
     try:
         linked.unlink(missing_ok=True)
-        os.link(source, linked)
+        os.link(source.resolve(), linked)  # of a symbolic link, what it stands for
         linked.replace(target)
         linked.unlink(
             missing_ok=True

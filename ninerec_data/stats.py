@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ninerec_data.dataset import Dataset
 from ninerec_data.errors import UsageError
+from ninerec_data.files import atomic_write
 
 __all__ = ["compare", "plot", "statistics"]
 
@@ -26,7 +31,12 @@ def statistics(ds: Dataset, *, split: bool = False) -> dict[str, Any]:
         figures = {key: counts[key] for key in ("users", "items", "interactions")}
     else:
         lengths = ds.users["end"].to_numpy() - ds.users["start"].to_numpy()
-        figures = {key: ds.manifest["counts"][key] for key in ("users", "items", "interactions")}
+        items = _store_items(ds)
+        figures = {
+            "users": ds.users.num_rows,
+            "items": int(pc.count_distinct(items).as_py()),
+            "interactions": len(items),
+        }
     cells = figures["users"] * figures["items"]
     published = ds.manifest["published"]
     scope = "split" if split else "store"
@@ -55,6 +65,11 @@ def compare(figures: dict[str, int], published: dict[str, Any] | None, scope: st
     return all(figures[key] == value for key, value in exact.items()) if exact else None
 
 
+def _store_items(ds: Dataset) -> pa.ChunkedArray:
+    """The item of each row of the store, whatever the split dropped."""
+    return pq.read_table(ds.folder / "interactions.parquet", columns=["item"])["item"]
+
+
 def _words(ds: Dataset, language: str) -> float:
     """Mean length of the untouched titles: characters for zh, else words (NineRec Table 1)."""
     column = f"title_{language}"
@@ -67,7 +82,7 @@ def _words(ds: Dataset, language: str) -> float:
 def plot(ds: Dataset, path: Path) -> None:
     """Draw sequence lengths and item popularity (log-log) of the store to an image file.
 
-    Raises UsageError for a file ending matplotlib cannot write.
+    Raises UsageError for a file ending matplotlib cannot write, or a folder that is not there.
     """
     from matplotlib.figure import Figure
 
@@ -75,12 +90,18 @@ def plot(ds: Dataset, path: Path) -> None:
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         msg = f"--plot {path}: cannot draw '{path.suffix}' files; use .png or .svg"
         raise UsageError(msg)
+    if not path.absolute().parent.is_dir():
+        msg = f"--plot {path}: there is no folder {path.parent}; make it or name another file"
+        raise UsageError(msg)
     left, right = figure.subplots(1, 2)
     left.hist(ds.users["end"].to_numpy() - ds.users["start"].to_numpy(), bins=40, log=True)
     left.set(title=f"{ds.name}: interactions per user", xlabel="interactions", ylabel="users")
-    popularity = np.sort(np.bincount(ds.item_of_row, minlength=ds.n_items + 1)[1:])[::-1]
+    popularity = np.sort(np.bincount(_store_items(ds), minlength=ds.n_items + 1)[1:])[::-1]
     right.loglog(np.arange(1, len(popularity) + 1), np.maximum(popularity, 0.5))
     right.set(
         title="interactions per item", xlabel="item, most popular first", ylabel="interactions"
     )
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    drawn = io.BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    figure.savefig(drawn, format=path.suffix.lstrip(".").lower(), metadata=metadata)
+    atomic_write(path, drawn.getvalue())

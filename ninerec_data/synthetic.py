@@ -242,10 +242,10 @@ def write_tokenizer(folder: Path, titles: Iterable[str], *, vocab_size: int = 20
     )
     names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **names}
-    model = {
+    model = {  # weights as wide as 1/sqrt(hidden), so that untrained titles already differ
         "model_type": "bert", "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0,
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 128, "max_position_embeddings": 64,
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_dropout_prob": 0,
+        "intermediate_size": 128, "max_position_embeddings": 64, "initializer_range": 0.125,
     }  # fmt: skip
     atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     atomic_write(folder / "tokenizer_config.json", canonical_json(settings))

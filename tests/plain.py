@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-Histories = Mapping[str, Sequence[str]]  # user id -> item ids, oldest first; insertion order = file order
+Histories = Mapping[
+    str, Sequence[str]
+]  # user id -> item ids, oldest first; insertion order = file order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +246,7 @@ def ndcg(rank: float, cutoff: int = 10) -> float:
 
 def over_random_orders(better: int, tied: int, cutoff: int) -> tuple[float, float, float]:
     """Mean rank, mean HR and mean NDCG over all orders of `tied` other items with the target."""
-    ranks = [
-        better + order.index(0) + 1 for order in itertools.permutations(range(tied + 1))
-    ]
+    ranks = [better + order.index(0) + 1 for order in itertools.permutations(range(tied + 1))]
     n = len(ranks)
     return (
         sum(ranks) / n,

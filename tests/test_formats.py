@@ -223,7 +223,7 @@ def test_real_hm_has_57_empty_descriptions_and_an_unnamed_column(shared_data: Pa
     assert release.items is not None
     assert release.items["detail_desc"].null_count() == 57
     assert release.files[0].notes == ("unnamed column 1 left out",)
-    assert len(release.items.columns) == 25
+    assert len(release.items.columns) == 26
 
 
 def test_real_hm_keeps_910_repeated_transactions(shared_data: Path) -> None:
@@ -261,6 +261,7 @@ def test_item_zero_is_real(tmp_path: Path) -> None:
 def test_trailing_and_double_blanks_make_no_item(tmp_path: Path) -> None:
     release = small(tmp_path, "u1\tv1  v2 \nu2\tv3   \n")
     assert kept(release) == [("u1", "v1"), ("u1", "v2"), ("u2", "v3")]
+    assert issues(release) == {}
     assert "blanks at the end of 2 lines removed" in release.notes
 
 
@@ -272,6 +273,13 @@ def test_byte_order_mark_is_no_part_of_the_first_user(tmp_path: Path) -> None:
     assert release.items["item_id"][0] == "v1"
 
 
+def test_byte_order_mark_before_a_quote_leaves_the_quote_a_quote(tmp_path: Path) -> None:
+    release = small(tmp_path, "u1\tv1\n", '\ufeff"v1","a, b",A\n')
+    assert release.items is not None
+    assert release.items.rows() == [("v1", "a, b", "A")]
+    assert kept(pairs(tmp_path, '\ufeff"u1","v1",5\n')) == [("u1", "v1")]
+
+
 def test_invisible_characters_around_ids_go_and_are_counted(tmp_path: Path) -> None:
     release = small(tmp_path, "u1\u200b\tv1\u200b \x08v2\n", "v1\u200b,a,A\nv2,b,B\n")
     assert kept(release) == [("u1", "v1"), ("u1", "v2")]
@@ -280,9 +288,9 @@ def test_invisible_characters_around_ids_go_and_are_counted(tmp_path: Path) -> N
 
 
 def test_an_id_of_invisible_characters_only_is_reported(tmp_path: Path) -> None:
-    release = small(tmp_path, "u1\tv1 \u200b v2\n")
+    release = small(tmp_path, "u1\tv1 \u200b v2 \ufeff\nu2\t\u200b\n")
     assert kept(release) == [("u1", "v1"), ("u1", "v2")]
-    assert issues(release) == {"empty item id": 1}
+    assert issues(release) == {"empty item id": 2, "no items": 1}
 
 
 def test_repeated_items_in_a_sequence_stay(tmp_path: Path) -> None:
@@ -486,9 +494,14 @@ def test_the_pair_file_is_preferred_but_for_qb_and_tn() -> None:
     assert first == {"DY": "DY_pair.csv", "QB": "QB_behaviour.tsv", "TN": "TN_behaviour.tsv"}
 
 
+def test_the_two_bili_sources_share_their_covers() -> None:
+    found = {stem: ninerec.roles({"stem": stem})[-1].patterns[0] for stem in ("Bili_500K", "KU")}
+    assert found == {"Bili_500K": "Source_Bili_2M_cover", "KU": "KU_cover"}
+
+
 def test_every_format_has_roles_with_required_interactions() -> None:
     for name in FORMATS:
-        roles = reader(name).roles(X)
+        roles = reader(name).roles({})
         assert roles[0].name == "interactions"
         assert roles[0].required
         assert len({role.name for role in roles}) == len(roles)

@@ -78,6 +78,13 @@ def test_a_one_column_item_list_with_crlf(tmp_path: Path) -> None:
     assert release.files[0].dropped == {"blank line": 1}
 
 
+def test_crlf_is_no_part_of_the_last_title(tmp_path: Path) -> None:
+    files = write(tmp_path, {"interactions/u.tsv": "u\ta\n", "items/i.tsv": b"a\tOne\r\n"})
+    release = morec.read(files, {"item_columns": ["item_id", "title_en"]})
+    assert release.items is not None
+    assert release.items.rows() == [("a", "One")]
+
+
 def test_an_item_list_of_one_mac_line_is_refused(tmp_path: Path) -> None:
     files = write(tmp_path, {"interactions/u.tsv": "u\tv1\n", "items/i.tsv": "v1\rv2\rv3"})
     with pytest.raises(CheckFailed, match=r"i.tsv, line 1: a line break or TAB inside the item_id"):
@@ -194,13 +201,24 @@ def test_hm_ids_get_their_zeros_and_repeats_stay(tmp_path: Path) -> None:
     release = hm.read(files, {})
     assert release.items is not None
     assert release.items.rows() == [
-        ("0108775015", "Top, red", None),
-        ("0108775044", "Top", 'a "b"'),
+        ("0108775015", "Top, red", "Top, red", None),
+        ("0108775044", "Top", "Top", 'a "b"'),
     ]
     assert release.files[0].repaired == {hm.PADDED: 1}
     assert table(release) == [("c1", "0108775015", 1_537_401_600, None)] * 2
     assert "1 rows repeat an earlier row and are kept" in release.notes
     assert f"2 rows: {hm.PADDED}" in release.notes
+
+
+def test_hm_leaves_a_saved_index_out_and_says_so(tmp_path: Path) -> None:
+    files = hm_files(tmp_path, "", "2018-09-20,c,1,0\n")
+    files["items"].write_text(",article_id,prod_name\n0,1,Top\n")
+    release = hm.read(files, {})
+    assert release.items is not None
+    assert release.items.to_dicts() == [
+        {"item_id": "0000000001", "title_en": "Top", "prod_name": "Top"}
+    ]
+    assert release.files[0].notes == ("unnamed column 1 left out",)
 
 
 def test_hm_refuses_an_id_that_is_no_number(tmp_path: Path) -> None:
@@ -232,7 +250,7 @@ def test_pixelrec_columns_are_found_by_name(tmp_path: Path) -> None:
     release = pixelrec.read(files, {"stem": "P"})
     assert release.items is not None
     assert release.items.to_dicts() == [
-        {"item_id": "i0", "view_number": "7", "title_en": "A, b", "tag": "t", "description": "x\ny"}
+        {"item_id": "i0", "view_number": "7", "title_zh": "A, b", "tag": "t", "description": "x\ny"}
     ]
     assert table(release) == [("u1", "i0", 1_600_000_000, None)]
 

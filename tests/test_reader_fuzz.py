@@ -68,7 +68,8 @@ def read(name: str, texts: dict[str, bytes], options: dict[str, object]) -> Rele
         try:
             release = reader(name).read(files, options)
         except NineRecError as error:
-            assert str(error)
+            if str(folder) not in str(error):  # the message names the file
+                raise
             return None
         # The frame is lazy: it is collected while the files are there.
         rows = release.interactions.collect(engine="streaming").lazy()
@@ -100,7 +101,7 @@ def check_account(release: Release) -> pl.DataFrame:
 
 def as_csv(rows: list[list[str]], separator: str = ",") -> bytes:
     out = io.StringIO()
-    csv.writer(out, delimiter=separator, lineterminator="\n").writerows(rows)
+    csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(rows)
     return out.getvalue().encode()
 
 
@@ -171,8 +172,7 @@ def test_damaged_pair_files_are_accounted_or_refused(
     release = read("ninerec", texts, {"stem": "X", "pair_order": order})
     if release is not None:
         lines = text.count(b"\n") + (not text.endswith(b"\n"))
-        header = not any(char.isdigit() for char in text.split(b"\n")[0].decode().split(",")[-1])
-        assert check_account(release).height in ({lines, lines - 1} if header else {lines})
+        assert check_account(release).height == lines
 
 
 @FUZZ

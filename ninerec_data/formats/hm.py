@@ -56,11 +56,11 @@ def article_id(text: str) -> str | None:
 
 
 def read(files: Mapping[str, Path], options: Mapping[str, Any]) -> Release:  # noqa: ARG001
-    """Read the tables. title_en is prod_name; repeated transactions stay (the published counts have them)."""
-    table = Table(columns=("item_id", "title_en"), mend_id=(PADDED, article_id))
-    items, report = read_headed_table(
-        files["items"], table, rename={"article_id": "item_id", "prod_name": "title_en"}
-    )
+    """Read the tables. title_en is prod_name, which stays as well; repeated transactions stay (the published counts have them)."""
+    table = Table(columns=("item_id", "prod_name"), mend_id=(PADDED, article_id))
+    items, report = read_headed_table(files["items"], table, rename={"article_id": "item_id"})
+    titled = pl.col("prod_name").alias("title_en")
+    items = items.select("item_id", titled, pl.exclude("item_id"))
     reports, users = [report], None
     if "users" in files:
         people = Table(columns=("user_id",), key="user_id", role="users")

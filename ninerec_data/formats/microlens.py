@@ -5,7 +5,7 @@ X_pairs.tsv        user TAB items, ordered by time
 X_title_en.csv     item,title: split at the first comma only; a header `item,title` is passed over
 X_covers           <item>.jpg
 
-Options: stem (required), such as "MicroLens-50k"; language of the titles (default "en").
+Options: stem (default "MicroLens-100k"); language of the titles (default "en").
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {
 
 def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
     """Interactions (the timed pairs first), titles and covers."""
-    stem = options["stem"]
+    stem = options.get("stem", "MicroLens-100k")
     return (
         Role(
             name="interactions",

@@ -6,8 +6,8 @@ X_item.csv        item, Chinese title, English title; CSV-quoted
 X_url.csv         item, address of its page or cover
 X_cover/          <item>.jpg
 
-Options: stem (required), such as "Bili_Food"; pair_order ("user,item" or "item,user"), only where the
-item table cannot tell; covers (folder name), "Source_Bili_2M_cover" for the two source datasets.
+Options: stem, such as "Bili_Food" (default any); pair_order ("user,item" or "item,user"), only where the
+item table cannot tell; covers (folder name; default <stem>_cover, the two sources' shared one for those).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import polars as pl
 from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.formats.csv_tables import Table, read_table
 from ninerec_data.formats.lines import BLANKS, look
-from ninerec_data.formats.pairs import Pairs, fields_of, header_of, is_time, scan_pairs
+from ninerec_data.formats.pairs import Pairs, fields_of, header_of, scan_pairs
 from ninerec_data.formats.sequences import scan_sequences
 from ninerec_data.release import Release, Role
 
@@ -40,10 +40,11 @@ SAMPLE = 1_000_000  # lines
 
 def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
     """The files of one dataset. QB and TN have no times, so their order is in the behaviour file only."""
-    stem = options["stem"]
+    stem = options.get("stem", "*")
     pair, behaviour = f"{stem}_pair.csv", f"{stem}_behaviour.tsv"
     names = (behaviour, pair) if stem in ("QB", "TN") else (pair, behaviour)
-    covers = options.get("covers", f"{stem}_cover")
+    covers = "Source_Bili_2M_cover" if stem in ("Bili_500K", "Bili_2M") else f"{stem}_cover"
+    covers = options.get("covers", covers)
     return (
         Role(
             name="interactions",
@@ -85,7 +86,7 @@ def pair_layout(path: Path, items: pl.Series, order: str | None) -> tuple[Pairs,
     The file has passed `look`.
     """
     first, separator = header_of(path, ",")
-    skip = int(len(first) > 2 and not is_time(first[2]))
+    skip = int(len(first) > 2 and _names_a_time(first[2]))
     notes = (f"line 1 is a header ({', '.join(first)})",) if skip else ()
     if order is None:
         order, why = _order_from_items(path, items, skip)
@@ -104,6 +105,11 @@ class _Column:
     values: int
     hits: int
     prefixes: frozenset[str]
+
+
+def _names_a_time(text: str) -> bool:
+    """Whether a third field is a column's name; a damaged time is not, it must be refused, not passed over."""
+    return any(word in text.lower() for word in ("time", "date")) or text.lower() == "ts"
 
 
 def _order_from_items(path: Path, items: pl.Series, skip: int) -> tuple[str, str]:

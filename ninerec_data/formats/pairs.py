@@ -20,7 +20,7 @@ from ninerec_data.formats.lines import (
     trimmed,
 )
 
-__all__ = ["WANTED", "Pairs", "finish", "header_of", "is_time", "pairs_from_header", "scan_pairs"]
+__all__ = ["WANTED", "Pairs", "finish", "header_of", "pairs_from_header", "scan_pairs"]
 
 # Larger numbers cannot be seconds (they would lie after the year 5138): milli-, micro-, nanoseconds.
 _UNITS = (
@@ -51,11 +51,6 @@ def header_of(path: Path, separator: str | None = None) -> tuple[list[str], str]
         line = file.readline().rstrip("\r\n")
     separator = separator or ("\t" if "\t" in line else ",")
     return [field.strip(BLANKS + '"') for field in line.split(separator)], separator
-
-
-def is_time(text: str) -> bool:
-    """Whether one field reads as a time: seconds, milliseconds or ISO."""
-    return bool(pl.select(_seconds(pl.lit(text.strip(BLANKS))).is_not_null()).item())
 
 
 def pairs_from_header(path: Path, names: Mapping[str, str], *, time: bool = True) -> Pairs:

@@ -4,8 +4,8 @@ interactions   item_id, user_id, timestamp; in any order, named by the header
 item info      item_id, view_number, ..., title, tag, description; CSV-quoted
 cover          <item_id>.jpg
 
-Options: stem (required), such as "Pixel200K"; interactions, items (file name patterns, where the
-defaults below do not fit); language of the titles (default "en").
+Options: stem (default "PixelRec"), such as "Pixel200K"; interactions, items (file name patterns, where the
+defaults below do not fit); language of the titles (default "zh").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["read", "roles"]
 
 def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
     """Interactions, item info and covers."""
-    stem = options["stem"]
+    stem = options.get("stem", "PixelRec")
     interactions = options.get("interactions")
     items = options.get("items")
     return (
@@ -50,7 +50,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
 
 def read(files: Mapping[str, Path], options: Mapping[str, Any]) -> Release:
     """Read one dataset; the item info's counters stay under their own names."""
-    title = f"title_{options.get('language', 'en')}"
+    title = f"title_{options.get('language', 'zh')}"
     table = Table(columns=("item_id", title))
     items, report = read_headed_table(files["items"], table, rename={"title": title})
     path = files["interactions"]

@@ -5,7 +5,7 @@ X.inter or X.csv   header item_id,user_id,timestamp in any order, comma or TAB; 
 text.csv           optional: with a header that begins with item_id, or without one: the id, then columns of text
 cover              optional: <item_id>.jpg
 
-Options: stem (required); title_column: which column of a headerless text.csv is the title, counted
+Options: stem (default any); title_column: which column of a headerless text.csv is the title, counted
 from 0 (default 1; the authors' Bili files have it in 3); language of that title (default "en").
 """
 
@@ -30,7 +30,7 @@ POSITIONS_BELOW = 1_000_000
 
 def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
     """Interactions; titles and covers where there are any."""
-    stem = options["stem"]
+    stem = options.get("stem", "*")
     return (
         Role(
             name="interactions",

@@ -35,9 +35,10 @@ def scan_sequences(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
         user_id=trimmed(user),
         tab=rest.is_not_null(),
         trailing=rest.str.ends_with(" "),
-        rest=trimmed(rest.fill_null("")),
+        # Only what separates: an item of invisible characters alone is reported, not trimmed away.
+        rest=rest.fill_null("").str.strip_chars(" \t\r"),
     )
-    has_items = (pl.col("user_id") != "") & (pl.col("rest") != "")
+    has_items = (pl.col("user_id") != "") & (trimmed(pl.col("rest")) != "")
     facts = _sequence_facts(path, lines, has_items)
     issue = _line_issue(has_items, repeated=facts["users"] < facts["lines_with_items"])
     # A run of blanks between ids is one separator; there is none at the ends here.
@@ -66,7 +67,7 @@ def _null_if_empty(name: str) -> pl.Expr:
 
 
 def _line_issue(has_items: pl.Expr, *, repeated: bool) -> pl.Expr:
-    user, rest = pl.col("user_id"), pl.col("rest")
+    user, rest = pl.col("user_id"), trimmed(pl.col("rest"))
     issue = (
         pl.when((user == "") & (rest == ""))
         .then(pl.lit("blank line"))
