@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: `make demo` works on a machine with Python 3.11+
-# and nothing else. Another interpreter: make demo PYTHON=python3.12. pip's own settings hold, such as
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu for a machine without a GPU.
+# and nothing else. Another interpreter: make demo PYTHON=python3.12. pip's own
+# settings hold, such as another index for a build of torch without CUDA.
 
 PYTHON ?= python3
 VENV = .venv

@@ -148,7 +148,7 @@ def changed_settings(config: Config, asked: Mapping[str, Any]) -> list[str]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; UsageError with its name and line where it does not parse."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         msg = f"{path} cannot be read as TOML: {error}"
         raise UsageError(msg) from error
@@ -160,10 +160,18 @@ def to_toml(config: Config) -> str:
     for section, values in config.as_json().items():
         nested = {key: value for key, value in values.items() if isinstance(value, dict)}
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(v)}" for key, v in values.items() if key not in nested]
+        lines += [
+            f"{key} = {json.dumps(v, ensure_ascii=False)}"
+            for key, v in values.items()
+            if key not in nested
+        ]
         for key, value in nested.items():
             lines.append(f"[{section}.{key}]")
-            lines += [f"{k} = {json.dumps(v)}" for k, v in value.items() if v is not None]
+            lines += [
+                f"{k} = {json.dumps(v, ensure_ascii=False)}"
+                for k, v in value.items()
+                if v is not None
+            ]
         lines.append("")
     return "\n".join(lines)
 

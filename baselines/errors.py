@@ -7,11 +7,10 @@ from ninerec_data import MissingData
 __all__ = ["no_text_model"]
 
 
-def no_text_model(model: str, weights: str, why: str) -> MissingData:
+def no_text_model(model: str, weights: str) -> MissingData:
     """The one error for a text model that is neither on disk nor to be had."""
-    reason = why.strip().splitlines()[0] if why.strip() else "not found"
     return MissingData(
-        f"the text model '{model}' is not a local folder that holds it and could not be fetched ({reason}). "
+        f"the text model '{model}' is no local folder that holds it, and it could not be fetched by name. "
         "Give a local folder with --text-model PATH"
         + (
             ""

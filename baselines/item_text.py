@@ -58,7 +58,7 @@ def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
                 model, trust_remote_code=False, use_safetensors=True, **extra
             )
     except (OSError, ValueError) as error:
-        raise no_text_model(model, weights, str(error)) from error
+        raise no_text_model(model, weights) from error
     return backbone.train()
 
 
@@ -81,5 +81,5 @@ def tokenizer_folder(model: str) -> Path:
             local_files_only=os.environ.get("HF_HUB_OFFLINE") == "1",
         )
     except (OSError, ValueError) as error:
-        raise no_text_model(model, "pretrained", str(error)) from error
+        raise no_text_model(model, "pretrained") from error
     return Path(found)

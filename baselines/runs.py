@@ -15,7 +15,7 @@ from safetensors.torch import save as save_safetensors
 
 from baselines.config import Config, make_config, to_toml
 from baselines.metrics import Ranks
-from ninerec_data import CheckFailed, Home, MissingData, UsageError
+from ninerec_data import CheckFailed, Dataset, Home, MissingData, UsageError
 from ninerec_data.errors import nearest
 from ninerec_data.files import atomic_write, canonical_json
 
@@ -32,6 +32,26 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    def create(self, ds: Dataset) -> None:
+        """Make the folder, where it is not there yet: when data and model are known to be good.
+
+        data.json keeps the sha256 of every table the run learns from: from bytes to number.
+        """
+        if (self.folder / "config.toml").exists():
+            self.check_data(ds)
+            return
+        atomic_write(self.folder / "data.json", canonical_json(ds.fingerprint))
+        atomic_write(self.folder / "config.toml", to_toml(self.config))
+
+    def check_data(self, ds: Dataset) -> None:
+        """Raise CheckFailed where the prepared dataset is not the one the run was trained on."""
+        if json.loads((self.folder / "data.json").read_text()) != ds.fingerprint:
+            msg = (
+                f"{ds.name} was prepared anew with other bytes since {self.name} was trained; "
+                "its numbers would not belong together. Train a new run, or import the former release again"
+            )
+            raise CheckFailed(msg)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
@@ -106,7 +126,7 @@ class Run:
 
 
 def new_run(home: Home, config: Config) -> Run:
-    """A fresh folder named after what is trained; an existing name gets the next number."""
+    """A run named after what is trained; an existing name gets the next number. Nothing is written yet."""
     c = config
     parts = (c.data.dataset, c.model.user_encoder, c.model.item_encoder, c.model.objective)
     stem = "-".join((*parts, f"seed{c.train.seed}", c.hash))
@@ -114,8 +134,6 @@ def new_run(home: Home, config: Config) -> Run:
     while folder.exists():
         number += 1
         folder = home.runs / f"{stem}-{number}"
-    folder.mkdir(parents=True)
-    atomic_write(folder / "config.toml", to_toml(config))
     return Run(folder, config)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loaders import Batch
+from ninerec_data import UsageError
 
 __all__ = ["SASRec"]
 
@@ -35,7 +36,7 @@ class SASRec(nn.Module):
         super().__init__()
         if dim % heads:
             msg = f"dim ({dim}) must be divisible by heads ({heads})"
-            raise ValueError(msg)
+            raise UsageError(msg)
         self.max_length = max_length
         self.position = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -76,7 +77,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> Tensor:
         query, key, value = (
-            _unpack(part(x), mask).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            _unpack(part(x), mask).view(*mask.shape, self.heads, -1).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )  # (B, heads, T, D/heads)
         drop = self.p if self.training else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def evaluate_run(
     ds = open_dataset(
         config.data.dataset, home=home, protocol_name=config.data.protocol, **config.data.split
     )
+    run.check_data(ds)
     model = build_model(config, ds)
     model.load_state_dict(run.load_best())
     model.to(choose_device(device)[0])
@@ -43,7 +45,10 @@ def evaluate_run(
             ranks = (
                 regular if name == "regular" else regular.only(ds.group[regular.targets] == name)
             )
-        found[name] = {**score(ranks, ds), "random_hr@10": ranks.random_hit(10), "n": len(ranks)}
+        figures = {**score(ranks, ds), "random_hr@10": ranks.random_hit(10)}
+        # Without users there is no figure, and JSON knows no NaN.
+        known = {key: None if math.isnan(value) else value for key, value in figures.items()}
+        found[name] = {**known, "n": len(ranks)}
         if split == "test":
             run.save_ranks("test" if name == "regular" else name, ranks, ds.item_ids)
     result = dict(run.load_result() or {})

@@ -61,6 +61,7 @@ def train(
     parts = {part: open_part(config, ds, part) for part in ("train", "valid")}
     model = build_model(config, ds).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
+    run.create(ds)
     progress = _resume(run, model, optimizer)
     say(f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters")
     while progress.epoch < config.train.epochs:

@@ -184,6 +184,9 @@ def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
     chosen = np.array(table["role"].to_pylist()) == wanted
     user, start, end = user[chosen], start[chosen], end[chosen]
     target = end - {"train": 3, "valid": 2}.get(part, 1)
+    if part == "train":  # one item alone has no transition to learn from
+        several = target > start
+        user, start, target = user[several], start[several], target[several]
     if part in ("cold", "new"):
         hit = ds.group[ds.item_of_row[target]] == part
         user, start, target = user[hit], start[hit], target[hit]

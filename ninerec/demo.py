@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import shlex
@@ -82,10 +83,10 @@ def _draw(home: Home) -> Path:
     suite = home.root / "suite"
     say(f"drawing {len(SUITE)} datasets with covers and titles into {suite}")
     write_suite(suite)
-    titles = []
+    titles: list[str] = []
     for table in sorted((suite / "release").glob("*/*_item.csv")):
         with table.open(newline="") as file:
-            titles.extend(title for row in csv.reader(file) for title in row[1:])
+            titles.extend(itertools.chain.from_iterable(row[1:] for row in csv.reader(file)))
     write_tokenizer(suite / "tokenizer", titles)
     return suite
 

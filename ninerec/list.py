@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,8 +88,10 @@ def raw_files(home: Home, name: str) -> dict[str, str]:
         return {}
     import sqlite3
 
+    # In a folder that cannot be written a WAL journal opens only as one that nobody changes.
+    mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True)
         try:
             query = "select role, path from files where dataset = ? order by role"
             return dict(connection.execute(query, (name,)).fetchall())

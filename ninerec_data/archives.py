@@ -97,7 +97,10 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
         raise CheckFailed(msg) from error
 
 
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError),
+    NotImplementedError,  # a zip of a later version than any
+)
 
 
 def _refuse_other_faults(error: Exception) -> None:

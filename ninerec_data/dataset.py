@@ -50,6 +50,16 @@ class Dataset:
         )
 
     @property
+    def fingerprint(self) -> dict[str, str]:
+        """File name -> sha256 of every table of the store and the split."""
+        stages = {"": self.manifest, f"splits/{self.protocol.split.hash}/": self.split_manifest}
+        return {
+            f"{folder}{name}": facts["sha256"]
+            for folder, manifest in stages.items()
+            for name, facts in manifest["outputs"].items()
+        }
+
+    @property
     def split_folder(self) -> Path:
         return self.folder / "splits" / self.protocol.split.hash
 
@@ -186,7 +196,7 @@ def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
         if key == "keep_last":
             words.append(f"--max-length {value - 3}")
         else:
-            words.append(f"--{key.replace('_', '-')} {value}")
+            words.append(f"--{'split-seed' if key == 'seed' else key.replace('_', '-')} {value}")
     return " ".join(words)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ninerec_data.archives import is_archive, open_archive
@@ -56,7 +56,8 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
             for role, origin in chosen.items():
                 _refuse_unfit(role, files[origin], origin)
             found = {  # nothing is put in place before everything has been found good
-                role: _put(home, entry, files[origin], unpacked) for role, origin in chosen.items()
+                role: _put(home, entry, files[origin], roles, unpacked)
+                for role, origin in chosen.items()
             }
             hold(home, entry.name, entry.release, found, chosen)
         held = held_files(home, entry.name)
@@ -86,12 +87,16 @@ def _nothing_found(entry: Entry, path: Path, roles: tuple[Role, ...]) -> str:
     return f"nothing of {entry.name} {looked}. {give}"
 
 
-def _matching(name: str, roles: tuple[Role, ...]) -> tuple[Role, int] | None:
-    """The role a file name serves and how good the pattern is (0 = best)."""
+def _matching(path: PurePath, roles: tuple[Role, ...]) -> tuple[Role, int, str] | None:
+    """The role a path serves, how good the pattern is (0 = best), and the end of the path it matched.
+
+    A pattern with folders in it ("MINDsmall_dev/news.tsv") is held against as many parts of the path.
+    """
     for role in roles:
         for rank, pattern in enumerate(role.patterns):
-            if fnmatch.fnmatchcase(name.lower(), pattern.lower()):
-                return role, rank
+            end = "/".join(path.parts[-len(PurePosixPath(pattern).parts) :])
+            if fnmatch.fnmatchcase(end.lower(), pattern.lower()):
+                return role, rank, end
     return None
 
 
@@ -100,7 +105,7 @@ def _files_of(
     path: Path, roles: tuple[Role, ...], beside: Path
 ) -> Iterator[tuple[dict[str, Path], bool]]:
     """Every file a role may take, by where it comes from, and whether it was unpacked beside the store."""
-    if not is_archive(path) or _matching(path.name, roles):
+    if not is_archive(path) or _matching(path, roles):
         yield {str(file.absolute()): file for file in _walk(path, roles)}, False
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +115,8 @@ def _files_of(
     ):
         files = {}
         for number, member in enumerate(members):
-            name = PurePosixPath(member.name).name
-            if _matching(name, roles):
-                file = Path(temporary) / str(number) / name
+            file = Path(temporary) / str(number) / path.stem / member.name
+            if _matching(file, roles):
                 member.extract(file)
                 files[f"{path.absolute()}!{member.name}"] = file
         yield files, True
@@ -131,7 +135,7 @@ def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
         raise MissingData(msg)
 
     def is_covers(name: str) -> bool:
-        match = _matching(name, roles)
+        match = _matching(PurePath(name), roles)
         return match is not None and match[0].name == "covers"
 
     for folder, folders, names in os.walk(path, onerror=unreadable):
@@ -147,7 +151,7 @@ def _choose(entry: Entry, files: Mapping[str, Path], roles: tuple[Role, ...]) ->
     """role -> where its file comes from: the best name wins; equal names must hold equal bytes."""
     candidates: dict[str, dict[int, list[str]]] = {}
     for origin, file in files.items():
-        match = _matching(file.name, roles)
+        match = _matching(file, roles)
         if match:
             candidates.setdefault(match[0].name, {}).setdefault(match[1], []).append(origin)
     chosen = {}
@@ -181,13 +185,15 @@ def _refuse_unfit(role: str, file: Path, origin: str) -> None:
             raise type(error)(str(error).replace(str(file), origin)) from error
 
 
-def _put(home: Home, entry: Entry, file: Path, unpacked: bool) -> Path:
+def _put(home: Home, entry: Entry, file: Path, roles: tuple[Role, ...], unpacked: bool) -> Path:
     """Where a file is held from now on: under raw/files, or where the user has it."""
-    if file.is_dir():
+    match = _matching(file, roles)
+    if file.is_dir() or match is None:
         return file.absolute()
+    inside = f"{entry.name}/{match[2]}"
     if not unpacked:
-        return place(file, home, entry.release, f"{entry.name}/{file.name}")
-    target = home.raw / "files" / entry.release / entry.name / file.name
-    target.parent.mkdir(exist_ok=True)
+        return place(file, home, entry.release, inside)
+    target = home.raw / "files" / entry.release / inside
+    target.parent.mkdir(parents=True, exist_ok=True)
     file.replace(target)
     return target

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ninerec_data.home import Home
 
 __all__ = ["RawFile", "held_files", "hold", "verified_files"]
 
+JOURNAL_NEEDS = 1 << 16  # bytes: its first pages, log and shared memory
 _TABLE = """
 create table if not exists files (
     dataset text not null, role text not null, release text not null, path text not null,
@@ -56,7 +58,8 @@ def journal(home: Home) -> Iterator[sqlite3.Connection]:
             with connection:
                 yield connection
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        # On a full disk sqlite may also say "disk I/O error", of its shared memory.
+        if shutil.disk_usage(home.raw).free < JOURNAL_NEEDS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         msg = (
             f"cannot use the journal {path}: {error}; if another program holds it wait for that, else "

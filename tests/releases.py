@@ -29,7 +29,8 @@ text = { zh = ["title_zh"], en = ["title_en"] }
 EXACT = f"published = {{ users = {USERS}, items = {ITEMS}, interactions = {ROWS} }}\n"
 # What a message may name as the way out.
 NEXT = re.compile(
-    r"ninerec \w+|--[a-z][a-z-]+|\$NINEREC_CATALOG|import (it|the release|the folder|the item table)"
+    r"ninerec \w+|--[a-z][a-z-]+|\$NINEREC_CATALOG|did you mean|mend it"
+    r"|import (([a-z]+ )+again|it|the folder|the item table)"
 )
 
 

@@ -175,7 +175,7 @@ def test_zip_with_a_symbolic_link_is_refused(home: Path, entry: Entry, tmp_path:
     refuse(home, entry, path, CheckFailed, "a link or device", "Small_url.csv")
 
 
-@pytest.mark.parametrize("name", ["deflated.zip", "packed.tar.xz"])
+@pytest.mark.parametrize("name", ["deflated.zip", "packed.tar.gz"])
 def test_bomb_is_refused_before_it_is_unpacked(
     home: Path, entry: Entry, tmp_path: Path, name: str
 ) -> None:

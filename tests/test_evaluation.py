@@ -21,7 +21,7 @@ from baselines.item_id import IdEncoder
 from baselines.metrics import Ranks
 from baselines.model import Recommender
 from loaders import Batch, Sequences
-from ninerec_data import CheckFailed, Dataset
+from ninerec_data import CheckFailed
 
 
 @pytest.fixture(scope="module", autouse=True)

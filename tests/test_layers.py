@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,30 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of Python at most
+# package -> lines of code at most (without blank lines, comments and docstrings); 9,000 in all.
 SHARE = {
-    "ninerec": 800,
-    "baselines": 2400,
-    "loaders": 800,
-    "downloader": 2000,
-    "ninerec_data": 3000,
+    "ninerec": 1100,
+    "baselines": 1700,
+    "loaders": 600,
+    "downloader": 1500,
+    "ninerec_data": 4100,
 }
+
+
+def code_lines(source: str) -> int:
+    """Lines that hold code: neither blank, nor comment, nor docstring alone."""
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(value=ast.Constant(value=str())) as text, *_]:
+                    documented.update(range(text.lineno, (text.end_lineno or text.lineno) + 1))
+    thin = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    held: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in thin | {tokenize.ENDMARKER}:
+            held.update(range(token.start[0], token.end[0] + 1))
+    return len(held - documented)
 
 
 def imported(source: str) -> set[str]:
@@ -82,8 +100,12 @@ def test_package_imports_only_what_lies_below(package: str) -> None:
 
 @pytest.mark.parametrize("package", SHARE)
 def test_package_keeps_within_its_share_of_lines(package: str) -> None:
-    lines = sum(len(path.read_text("utf-8").splitlines()) for path in modules(package))
+    lines = sum(code_lines(path.read_text("utf-8")) for path in modules(package))
     assert lines <= SHARE[package]
+
+
+def test_code_lines_leave_out_blanks_comments_and_docstrings() -> None:
+    assert code_lines('"""Doc.\n\nMore."""\n\n# why\nx = (\n    1\n)  # one\n') == 3
 
 
 @pytest.mark.parametrize(

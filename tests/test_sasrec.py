@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baselines.item_id import IdEncoder
 from baselines.sasrec import SASRec
+from ninerec_data import UsageError
 
 LENGTH, DIM = 7, 12
 
@@ -194,7 +195,7 @@ def test_weights_start_xavier_normal_and_biases_at_zero() -> None:
 
 
 def test_a_dim_that_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"dim \(12\) must be divisible by heads \(5\)"):
+    with pytest.raises(UsageError, match=r"dim \(12\) must be divisible by heads \(5\)"):
         SASRec(dim=12, max_length=LENGTH, heads=5)
 
 

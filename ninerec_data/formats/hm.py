@@ -56,7 +56,10 @@ def article_id(text: str) -> str | None:
 
 
 def read(files: Mapping[str, Path], options: Mapping[str, Any]) -> Release:  # noqa: ARG001
-    """Read the tables. title_en is prod_name, which stays as well; repeated transactions stay (the published counts have them)."""
+    """Read the tables. title_en is prod_name, which stays too.
+
+    Repeated transactions stay: the published counts include them.
+    """
     table = Table(columns=("item_id", "prod_name"), mend_id=(PADDED, article_id))
     items, report = read_headed_table(files["items"], table, rename={"article_id": "item_id"})
     titled = pl.col("prod_name").alias("title_en")
