@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -231,7 +232,28 @@ def _build(kind: type[Any], section: str, sections: Mapping[str, Mapping[str, An
             hint = nearest(str(value), choices) if choices else ""
             msg = f"{section}.{spec.name} is {value!r}; expected {want}{hint}"
             raise UsageError(msg)
+        _in_range(f"{section}.{spec.name}", value)
     return kind(**values)
+
+
+def _in_range(key: str, value: Any) -> None:
+    """Refuse numbers that no run can mean; NaN and infinity are in no range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    name = key.partition(".")[2]
+    at_least_one = ("dim", "layers", "heads", "batch_size", "epochs", "patience", "similar")
+    if name == "dropout":
+        good, want = 0 <= value < 1, "at least 0 and below 1"
+    elif name in ("lr", "item_lr"):
+        good, want = 0 < value < math.inf, "above 0"
+    elif name in (*at_least_one, "max_tokens"):
+        low = 3 if name == "max_tokens" else 1
+        good, want = value >= low, f"at least {low}"
+    else:
+        good, want = 0 <= value < math.inf, "at least 0"
+    if not good:
+        msg = f"{key} is {value!r}; expected {want}"
+        raise UsageError(msg)
 
 
 def _choices(annotation: str) -> tuple[str, ...]:

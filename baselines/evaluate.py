@@ -55,6 +55,9 @@ def evaluate(
             counted = rank_block(states, table, in_pool, batch, target_misses=misses)
             parts.append([batch.users, batch.targets, *counted])
     model.train(was_training)
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Ranks(none, none, none, none, none, none > 0)
     back = np.argsort(order)
     columns = (torch.cat(column).cpu().numpy()[back] for column in zip(*parts, strict=True))
     return Ranks(*columns)

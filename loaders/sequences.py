@@ -60,13 +60,8 @@ class Sequences:
         self.start = np.maximum(self.first, self.target - self.max_length)
         self.pool = np.flatnonzero(ds.in_pool)
         self.negatives = negatives and part == "train"
-        if (
-            self.negatives
-            and len(self)
-            and int((self.target - self.first).max()) + 1 >= len(self.pool)
-        ):
-            msg = f"{ds.name}: a user's train items may cover all {len(self.pool)} candidates: no negative to draw"
-            raise CheckFailed(msg)
+        if self.negatives:
+            self._refuse_no_negative()
         counts = np.maximum(ds.train_count, 1) / max(int(ds.train_count.sum()), 1)
         self.log_popularity = np.where(ds.train_count > 0, np.log(counts), 0.0).astype(np.float32)
         self.titles, self.texts = None, None
@@ -154,6 +149,21 @@ class Sequences:
                 return out
         msg = f"{self.ds.name}: no negative found in 1,000 draws for {len(rows)} transitions"
         raise CheckFailed(msg)
+
+    def _refuse_no_negative(self) -> None:
+        """Raise CheckFailed where some user's train items are all the candidates there are."""
+        longest = int((self.target + 1 - self.first).max(initial=0))
+        if longest < len(self.pool):
+            return
+        rows = rows_of(self.first, self.target + 1)
+        owner = np.repeat(np.arange(len(self)), self.target + 1 - self.first)
+        met = np.unique(np.stack([owner, self.ds.item_of_row[rows]], 1), axis=0)
+        if np.bincount(met[:, 0][self.ds.in_pool[met[:, 1]]]).max(initial=0) >= len(self.pool):
+            msg = (
+                f"{self.ds.name}: some user's train items are all {len(self.pool)} candidates, so no "
+                "negative can be drawn; train with --objective in-batch"
+            )
+            raise CheckFailed(msg)
 
     def _in_train(self, index: Ints, drawn: Ints) -> NDArray[np.bool_]:
         """Whether each drawn item is among the train items of sequence `index` (all of them, uncut)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
-import itertools
 import json
 import os
 import shlex
@@ -76,19 +76,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _draw(home: Home) -> Path:
     """Draw the suite and train its tokenizer on the titles."""
-    import csv
-
     from ninerec_data.synthetic import SUITE, write_suite, write_tokenizer
 
     suite = home.root / "suite"
     say(f"drawing {len(SUITE)} datasets with covers and titles into {suite}")
     write_suite(suite)
-    titles: list[str] = []
-    for table in sorted((suite / "release").glob("*/*_item.csv")):
-        with table.open(newline="") as file:
-            titles.extend(itertools.chain.from_iterable(row[1:] for row in csv.reader(file)))
-    write_tokenizer(suite / "tokenizer", titles)
+    tables = sorted((suite / "release").glob("*/*_item.csv"))
+    write_tokenizer(suite / "tokenizer", [title for table in tables for title in _titles(table)])
     return suite
+
+
+def _titles(table: Path) -> list[str]:
+    with table.open(newline="") as file:
+        return [title for row in csv.reader(file) for title in row[1:]]
 
 
 def _train(

@@ -60,8 +60,8 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
-def add_split_options(parser: argparse.ArgumentParser) -> None:
-    """The options that name a protocol and its split (DESIGN 5)."""
+def add_split_options(parser: argparse.ArgumentParser, *, seed: str = "--seed") -> None:
+    """The options that name a protocol and its split (DESIGN 5). seed: the option of the user draw's seed."""
     group = parser.add_argument_group("split")
     group.add_argument("--protocol", metavar="NAME", help="ninerec-2023 (default) or strict")
     group.add_argument(
@@ -74,7 +74,9 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
         "--max-length", type=at_least(1), metavar="L", help="model positions; keeps the last L + 3"
     )
     group.add_argument("--users", type=at_least(1), metavar="N", help="draw N users")
-    group.add_argument("--split-seed", type=at_least(0), metavar="S", help="seed of that draw (0)")
+    group.add_argument(
+        seed, dest="split_seed", type=at_least(0), metavar="S", help="seed of that draw (0)"
+    )
     group.add_argument(
         "--warm", type=at_least(1), metavar="K", help="drop items with fewer than K interactions"
     )

@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda ...")
     parser.add_argument("--resume", metavar="RUN", help="go on where a run stopped")
     parser.add_argument("--no-test", action="store_true", help="leave the test part sealed")
-    add_split_options(parser)
+    add_split_options(parser, seed="--split-seed")
     parser.set_defaults(run=run)
 
 

@@ -190,13 +190,15 @@ def open_dataset(
 
 
 def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
-    """The `prepare` options that make a split."""
+    """The `prepare` options that make a split; fields without an option are named as such."""
     words = [f"--protocol {protocol_name}"]
     for key, value in split.items():
         if key == "keep_last":
             words.append(f"--max-length {value - 3}")
+        elif key in ("min_interactions", "users", "seed", "warm"):
+            words.append(f"--{key.replace('_', '-')} {value}")
         else:
-            words.append(f"--{'split-seed' if key == 'seed' else key.replace('_', '-')} {value}")
+            words.append(f"(with {key}={value!r} in the `split` of its catalog TOML)")
     return " ".join(words)
 
 

@@ -252,7 +252,7 @@ def test_all_users_filtered_away(
         ("--max-length", "0", 1),
         ("--users", "-4", 1),
         ("--warm", "many", 1),
-        ("--split-seed", "-1", 0),
+        ("--seed", "-1", 0),
         ("--max-words", "0", 1),
     ],
 )

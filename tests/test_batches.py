@@ -289,7 +289,7 @@ def test_a_user_whose_train_items_fill_the_pool_is_refused(tmp_path: Path) -> No
     ds = make_toy(tmp_path, list("abcde"), histories).open()
     assert drawn_of(Sequences(ds, "train").batch(np.arange(2)))
     tiny = make_toy(tmp_path / "tiny", list("abc"), {"u": list("abcab"), "v": list("cbaab")})
-    with pytest.raises(CheckFailed, match="no negative to draw"):
+    with pytest.raises(CheckFailed, match="no negative can be drawn"):
         Sequences(tiny.open(), "train")
 
 

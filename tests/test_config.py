@@ -83,3 +83,22 @@ def test_the_hash_forgets_what_cannot_change_a_number() -> None:
     assert make_config(None, ["train.device=cpu", "train.workers=3"]).hash == base
     assert make_config(None, ["train.seed=1"]).hash != base
     assert make_config(None, ["data.split.keep_last=13"]).hash != base
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.lr=-1",
+        "train.lr=inf",
+        "train.lr=nan",
+        "train.epochs=0",
+        "train.batch_size=0",
+        "train.workers=-1",
+        "model.heads=0",
+        "model.dropout=2.0",
+        "model.dim=-4",
+    ],
+)
+def test_a_number_out_of_range_is_refused(setting: str) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        make_config(None, [setting])

@@ -319,3 +319,13 @@ def test_the_mean_over_sequences_is_the_mean_over_its_parts(toy: Toy) -> None:
     parts = [(ranks.only(half), half.sum()), (ranks.only(~half), (~half).sum())]
     total = sum(part.metrics()["ndcg@10"] * n for part, n in parts) / len(ranks)
     assert ranks.metrics()["ndcg@10"] == pytest.approx(total)
+
+
+def test_an_empty_part_has_no_ranks_and_no_metrics(tmp_path: Path) -> None:
+    same = {f"u{k}": list("abcdefg") for k in range(12)}
+    ds = make_toy(tmp_path, list("abcdefg"), same).open()
+    ranks = evaluate(make_model(ds), Sequences(ds, "new", negatives=False))
+    assert len(ranks) == 12
+    ranks = evaluate(make_model(ds), Sequences(ds, "cold", negatives=False))
+    assert len(ranks) == 0
+    assert math.isnan(ranks.metrics()["hr@10"])

@@ -307,7 +307,7 @@ def check_refusal_of_lock(said: Said, name: str) -> None:
     assert f"{name}); wait for it to end and run this again" in said.err
 
 
-def test_four_prepares_at_once_leave_what_one_leaves(
+def test_three_prepares_at_once_leave_what_one_leaves(
     home: Path, entry: Entry, release: Path, tmp_path: Path
 ) -> None:
     alone = Home(tmp_path / "alone")
@@ -316,7 +316,7 @@ def test_four_prepares_at_once_leave_what_one_leaves(
     words = [sys.executable, "-m", "ninerec", "prepare", NAME]
     running = [
         subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(4)
+        for _ in range(3)
     ]
     errors = [process.communicate()[1].decode() for process in running]
     codes = [process.returncode for process in running]

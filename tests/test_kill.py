@@ -36,8 +36,8 @@ def test_prepare_killed_at_random_moments_ends_in_the_same_bytes() -> None:
     assert found["left_at_the_end"] == [".killed.lock", "killed"]
 
 
-# A process that kills itself at the nth change it makes to the disk: no moment between two is left out.
-SUICIDE = """
+# Runs a command line and kills itself before the nth change that it makes to the disk.
+KILLED = """
 import os, signal, sys
 left = int(sys.argv[1])
 def counted(real):
@@ -62,11 +62,11 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
 
 def kill_at(change: int, *words: object) -> int:
     """Run a command line that dies before its nth change of the disk; returns the exit code."""
-    command = [sys.executable, "-c", SUICIDE, str(change), *map(str, words)]
+    command = [sys.executable, "-c", KILLED, str(change), *map(str, words)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode
 
 
-def test_import_of_a_zip_killed_before_any_change_of_the_disk_can_be_run_again(
+def test_import_of_a_zip_killed_between_changes_of_the_disk_can_be_run_again(
     home: Path, entry: Entry, tmp_path: Path
 ) -> None:
     release = write_release(tmp_path / "release")
@@ -87,7 +87,7 @@ def test_import_of_a_zip_killed_before_any_change_of_the_disk_can_be_run_again(
     assert leftovers(home) == []
 
 
-def test_prepare_killed_before_any_change_of_the_disk_can_be_run_again(
+def test_prepare_killed_between_changes_of_the_disk_can_be_run_again(
     home: Path, entry: Entry, tmp_path: Path
 ) -> None:
     calm = Home(tmp_path / "calm")
