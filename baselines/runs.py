@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    def on(self, device: str) -> Run:
+        """The same run on another device, which changes no setting that counts."""
+        train = replace(self.config.train, device=device)
+        return Run(self.folder, replace(self.config, train=train))
 
     def create(self, ds: Dataset) -> None:
         """Make the folder, where it is not there yet: when data and model are known to be good.

@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _command(home, "prepare", name)
         checked = _command(home, "verify", name)
         say(f"{name}: {sum(c['ok'] is True for c in checked['checks'])} checks hold")
-        for item_encoder in ("id", "text"):
-            rows.append(_train(home, suite, name, item_encoder, args.epochs))
+        rows += [_train(home, suite, name, kind, args.epochs) for kind in ("id", "text")]
     if args.json:
         print_json({"seconds": round(time.perf_counter() - started, 1), "results": rows})
         return 0

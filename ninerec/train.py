@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
         asked["data.dataset"] = entry.name
         asked = {f"data.split.{key}": value for key, value in alias_split.items()} | asked
     if args.resume:
-        found = find_run(home, args.resume)
-        _refuse_changes(found.config, args, asked)
-        going = found
+        going = find_run(home, args.resume)
+        _refuse_changes(going.config, args, asked)
+        if args.device:
+            going = going.on(args.device)
     else:
         config = make_config(args.config, args.set, asked)
         if not config.data.dataset:

@@ -28,9 +28,7 @@ __all__ = ["SUITE", "write_suite", "write_tokenizer"]
 
 Rng = np.random.Generator
 Ints = NDArray[np.int64]
-
 SUITE = ("demo_source", "demo_food", "demo_dance")
-
 DAY = 86_400
 FRESH = 0.2  # share of the items that are launched in the last five days
 END = 1_656_633_600  # 2022-07-01 UTC: the last moment of every dataset
@@ -62,7 +60,6 @@ TEMPLATES_EN = ("{2} {0} {3}, {1} style", "{1} {3} with a {2} touch of {0}",
                 'The {2} {1} {3}: "{0}"', "{0} {3} from the {1}, so {2} \U0001f60b")
 TEMPLATES_ZH = ("{2}的{0}{3}，{1}风", "【{1}】{0}{3}，太{2}了！",
                 "{1}{3}：{2}的“{0}”", "{0}{3}, {1}, {2}\U0001f60b")
-
 COLOURS = ((208, 48, 40), (224, 168, 24), (72, 160, 56), (32, 152, 176), (56, 72, 200), (168, 56, 168))
 SHAPES = ((40, 0), (3, 0), (4, 0), (3, 180))  # corners, rotation: circle, triangle, square, triangle on its tip
 SPOTS = (((160, 90, 66),), ((62, 96, 40), (160, 84, 40), (258, 96, 40)))  # one large shape, three small
@@ -242,10 +239,11 @@ def write_tokenizer(folder: Path, titles: Iterable[str], *, vocab_size: int = 20
     )
     names = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **names}
-    model = {  # weights as wide as 1/sqrt(hidden), so that untrained titles already differ
+    # Random weights learn the suite in minutes only so: one layer, wide at the start, no dropout.
+    model = {
         "model_type": "bert", "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0,
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_dropout_prob": 0,
-        "intermediate_size": 128, "max_position_embeddings": 64, "initializer_range": 0.125,
+        "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128,
+        "max_position_embeddings": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0.125,
     }  # fmt: skip
     atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     atomic_write(folder / "tokenizer_config.json", canonical_json(settings))

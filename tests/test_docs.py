@@ -72,6 +72,7 @@ def test_document_runs(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NINEREC_CATALOG", "")  # a story that sets it and fails must not leak it
     run_story(document)
 
 

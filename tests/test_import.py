@@ -24,7 +24,7 @@ from releases import (
 )
 from releases import pairs as pair_rows
 
-from ninerec_data.catalog import Entry
+from ninerec_data.catalog import Entry, find
 from ninerec_data.files import lock
 from ninerec_data.home import Home
 from ninerec_data.importing import import_release
@@ -425,3 +425,22 @@ def test_json_names_what_is_held(capsys: Captured, home: Path, entry: Entry, rel
     found = json.loads(said.out)
     assert found["dataset"] == NAME
     assert found["held"] == {role: path for role, (path, _) in held(home).items()}
+
+
+def test_parts_with_files_of_one_name_are_told_apart_by_their_folders(
+    home: Path, tmp_path: Path
+) -> None:
+    news = "".join(f"N{k}\tnews\tsub\tTitle {k}\tText\turl\t[]\t[]\n" for k in range(8))
+    for day, part in ((1, "train"), (2, "dev")):
+        folder = tmp_path / "mind" / f"MINDsmall_{part}"
+        folder.mkdir(parents=True)
+        (folder / "news.tsv").write_text(news)
+        rows = [
+            f"{u}\tU{u}\t11/1{day}/2019 9:00:00 AM\tN0 N1 N2\tN{2 + day}-1 N7-0\n" for u in (1, 2)
+        ]
+        (folder / "behaviors.tsv").write_text("".join(rows))
+    mind = find("mind_small")[0]
+    done = import_release(Home(home), mind, tmp_path / "mind")
+    assert sorted(done.found) == ["interactions", "interactions_2", "items", "items_2"]
+    counts = prepare(Home(home), mind).tables["counts"]
+    assert (counts["users"], counts["interactions"], counts["items"]) == (2, 10, 5)

@@ -96,7 +96,7 @@ def test_prepare_killed_between_changes_of_the_disk_can_be_run_again(
     prepare(Home(home), entry, max_words=3)
     wanted = digests(prepare(calm, entry).folder)
     codes = []
-    for change in range(1, 120, 8):
+    for change in range(1, 120, 6):
         codes.append(kill_at(change, "prepare", NAME))
         folder = Home(home).prepared(NAME)
         if (folder / "manifest.json").exists():
@@ -104,6 +104,6 @@ def test_prepare_killed_between_changes_of_the_disk_can_be_run_again(
         if codes[-1] == 0:
             break
     assert codes == [-9] * (len(codes) - 1) + [0]
-    assert len(codes) > 4
+    assert len(codes) > 3
     assert digests(Home(home).prepared(NAME)) == wanted
     assert leftovers(home) == []
