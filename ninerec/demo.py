@@ -21,13 +21,9 @@ _EXAMPLES = """examples:
   ninerec demo --home demo-home
   ninerec demo --home demo-home --json
 """
-_SETTINGS = (
-    "model.dim=64",
-    "train.lr=1e-3",
-    "train.item_lr=1e-3",
-    "train.epochs=12",
-    "train.patience=4",
-)
+_SETTINGS = ("model.dim=64", "train.lr=1e-3", "train.item_lr=1e-3", "train.patience=20")
+_SIZES = {"source": ("train.batch_size=64", "train.epochs=10")}  # more users, more steps an epoch
+_TARGET = ("train.batch_size=32", "train.epochs=20")
 _SCENARIOS = ("regular", "cold", "new")
 
 
@@ -41,7 +37,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="train for N epochs at most (12)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="train for N epochs at most (10 or 20)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -95,7 +93,8 @@ def _train(
 ) -> dict[str, Any]:
     """Train one model, evaluate the three scenarios, return its row of the table."""
     words = ["--dataset", name, "--item-encoder", item_encoder, "--objective", "in-batch"]
-    for setting in (*_SETTINGS, *([f"train.epochs={epochs}"] if epochs else ())):
+    size = _SIZES.get(name.removeprefix("demo_"), _TARGET)
+    for setting in (*_SETTINGS, *size, *([f"train.epochs={epochs}"] if epochs else ())):
         words += ["--set", setting]
     if item_encoder == "text":
         words += ["--text-model", str(suite / "tokenizer"), "--weights", "none"]

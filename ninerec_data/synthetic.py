@@ -241,9 +241,9 @@ def write_tokenizer(folder: Path, titles: Iterable[str], *, vocab_size: int = 20
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **names}
     # Random weights learn the suite in minutes only so: one layer, wide at the start, no dropout.
     model = {
-        "model_type": "bert", "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0,
-        "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128,
-        "max_position_embeddings": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0.125,
+        "model_type": "bert", "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "hidden_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128, "initializer_range": 0.125,
+        "max_position_embeddings": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0,
     }  # fmt: skip
     atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     atomic_write(folder / "tokenizer_config.json", canonical_json(settings))
