@@ -4,12 +4,13 @@
     python benchmarks/kill_prepare.py --rows 200000 --rounds 6
 
 A release in NineRec's layout is drawn (pair.csv with times, item.csv with two titles) and prepared once
-undisturbed, which gives the duration. Then `rounds` runs are started and killed at moments that `seed`
-draws as shares of that duration. Each asks for another --max-words than the store holds, so that it has
-all the work before it and also meets the moment where one store takes the place of another. After each
-kill whatever has a manifest must open and verify. Five times, and at last, the run after the kill is left
-to complete, and every file under prepared/ must have the sha256 of the undisturbed one; every other time
-the store is then removed, so that the next kills meet a first preparation. Prints JSON; exit 1 on failure.
+undisturbed, which gives the duration. Then runs are started and killed at moments that `seed` draws as
+shares of that duration, until `rounds` were hit; one that ended before its moment is no kill, and shortens
+the duration. Each asks for another --max-words than the store holds, so that it has all the work before
+it and meets the moment where one store takes the place of another; every third meets no store. After each
+kill whatever has a manifest must open and verify. Each run that ends, and one after every tenth kill that
+is let to, must leave the sha256 of the undisturbed one in every file under prepared/. Prints JSON; exit 1
+on failure.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def killed_after(home: Path, words: str, seconds: float) -> bool:
     """Start a prepare and kill it after so many seconds; False where it was done before."""
     process = start(home, "prepare", "--max-words", words)
     try:
-        process.wait(timeout=seconds)
+        process.communicate(timeout=seconds)
         return False
     except subprocess.TimeoutExpired:
         process.kill()
@@ -123,7 +124,7 @@ def state(home: Path) -> str:
     return "whole"
 
 
-def measure(folder: Path, rows: int, rounds: int, seed: int) -> dict[str, Any]:
+def measure(folder: Path, rows: int, rounds: int, seed: int, every: int) -> dict[str, Any]:
     draw_release(folder, rows, seed)
     os.environ["NINEREC_CATALOG"] = str(folder / "catalog")
     calm, home = folder / "calm", folder / "home"
@@ -135,31 +136,34 @@ def measure(folder: Path, rows: int, rounds: int, seed: int) -> dict[str, Any]:
     for words in WORDS:
         seconds.append(complete(calm, "prepare", "--max-words", words))
         wanted[words] = digests(calm / "prepared" / NAME)
-    draw = random.Random(seed)
-    every = max(rounds // 5, 3)
+    draw, duration = random.Random(seed), min(seconds)
     states: dict[str, int] = {"absent": 0, "tables": 0, "whole": 0}
-    kills = compared = left = 0
-    for number in range(1, rounds + 1):
-        words = other_words(home)
-        kills += killed_after(home, words, draw.random() * seconds[0])
-        states[state(home)] += 1
-        left += any((home / "prepared").rglob(".tmp-*"))
-        if number % every == 0 or number == rounds:
+    runs = kills = compared = left = 0
+    while kills < rounds:
+        runs += 1
+        if runs % 3 == 0:
+            shutil.rmtree(home / "prepared" / NAME, ignore_errors=True)
+        words, began, share = other_words(home), time.perf_counter(), draw.random()
+        if killed_after(home, words, share * duration):
+            kills += 1
+            states[state(home)] += 1
+            left += any((home / "prepared").rglob(".tmp-*"))
+            if kills % every and kills != rounds:
+                continue
             complete(home, "prepare", "--max-words", words)
-            if digests(home / "prepared" / NAME) != wanted[words]:
-                raise SystemExit(f"after kill {number} the completed run left other bytes")
-            compared += 1
-            if compared % 2 and number != rounds:
-                shutil.rmtree(home / "prepared" / NAME)
+        else:
+            duration = min(duration, time.perf_counter() - began)
+        if digests(home / "prepared" / NAME) != wanted[words]:
+            raise SystemExit(f"after {kills} kills a completed run left other bytes")
+        compared += 1
     return {
         "rows": rows,
         "seed": seed,
         "undisturbed_seconds": [round(value, 2) for value in seconds],
-        "rounds": rounds,
-        "killed": kills,
-        "ended_before_the_kill": rounds - kills,
+        "kills": kills,
+        "runs_that_ended_before_their_kill": runs - kills,
         "kills_that_left_a_temporary_folder": left,
-        "found_after_each": states,
+        "found_after_kills": states,
         "completed_and_identical": compared,
         "files_compared": len(wanted[WORDS[0]]),
         "left_at_the_end": sorted(p.name for p in (home / "prepared").iterdir()),
@@ -171,9 +175,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--complete-every", type=int, default=1, help="kills before a completing run"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-prepare-") as folder:
-        print(json.dumps(measure(Path(folder), args.rows, args.rounds, args.seed), indent=2))
+        found = measure(Path(folder), args.rows, args.rounds, args.seed, args.complete_every)
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

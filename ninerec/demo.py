@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from ninerec_data.synthetic import SUITE
 
     started = time.perf_counter()
+    # Models this small gain nothing from threads, and lose much where other work shares the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     home = find_home(args.home or "demo-home")
     suite = _draw(home)
     os.environ["NINEREC_CATALOG"] = str(suite / "catalog")

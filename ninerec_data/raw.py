@@ -47,13 +47,14 @@ class RawFile:
 def journal(home: Home) -> Iterator[sqlite3.Connection]:
     """Open raw/journal.sqlite, creating it on first use; commits on success.
 
+    Rollback journal: short writes under a lock, on any file system (WAL is for a downloader's many).
+
     Raises CheckFailed for a damaged or locked journal, OSError where the disk is full.
     """
     home.raw.mkdir(parents=True, exist_ok=True)
     path = home.raw / "journal.sqlite"
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
-            connection.execute("pragma journal_mode = wal")
             connection.execute(_TABLE)
             with connection:
                 yield connection

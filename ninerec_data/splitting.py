@@ -64,10 +64,12 @@ def build_split(prepared: Path, folder: Path, split: Split, n_items: int) -> dic
     else:
         chosen = users
     if len(chosen) == 0:
-        msg = (
-            f"no user is left ({steps}): the longest history has {int(lengths.max(initial=0))} "
-            f"interactions and --min-interactions is {split.min_interactions}; lower it, or --warm"
-        )
+        why = f"the longest history has {int(lengths.max(initial=0))} interactions"
+        way = f"lower --min-interactions, which is {split.min_interactions}"
+        if split.warm is not None:
+            why = f"under --warm {split.warm} (items) and {split.warm_users} (users) {why}"
+            way = f"lower --warm or {way}"
+        msg = f"no user of {steps['users']:,} is left: {why}; {way}"
         raise CheckFailed(msg)
     end = history.end[chosen]
     start = np.maximum(history.start[chosen], end - split.keep_last)

@@ -44,7 +44,13 @@ def build_tables(
         else rows.drop("issue")
     )
     if kept.is_empty():
-        msg = f"{dataset} has no interactions: {account.rows:,} rows read, {account.as_json()['dropped']} dropped"
+        dropped = (
+            ", ".join(f"{n:,} {issue}" for issue, n in account.dropped.items()) or "none dropped"
+        )
+        msg = (
+            f"{dataset} has no interactions: {account.rows:,} rows read ({dropped}); get the release's "
+            f"file again, then run: ninerec import {dataset} PATH"
+        )
         raise CheckFailed(msg)
     users = kept.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user")
     items, item_counts = _number_items(release.items, kept["item_id"], dataset)

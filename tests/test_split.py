@@ -328,7 +328,7 @@ def test_more_users_than_there_are_cannot_be_drawn(toy: Toy) -> None:
 
 
 def test_a_floor_nobody_reaches_says_how_long_the_longest_history_is(toy: Toy) -> None:
-    with pytest.raises(CheckFailed, match=r"longest history has 31 .* --min-interactions is 32"):
+    with pytest.raises(CheckFailed, match=r"longest history has 31 .* --min-interactions, which is 32"):
         toy.prepare(min_interactions=32)
 
 

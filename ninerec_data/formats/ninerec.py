@@ -129,7 +129,7 @@ def _order_from_items(path: Path, items: pl.Series, skip: int) -> tuple[str, str
         f"{path}: cannot tell users from items: {first.hits:,} of the {first.values:,} values of column 1 "
         f"and {second.hits:,} of the {second.values:,} of column 2 occur in the item table. "
         'Settle it with pair_order = "user,item" or "item,user" in the options of a catalog TOML '
-        "of your own ($NINEREC_CATALOG names its folder)"
+        "of your own, a copy of this one under another name ($NINEREC_CATALOG names its folder)"
     )
     raise CheckFailed(msg)
 
