@@ -150,7 +150,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; UsageError with its name and line where it does not parse."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         msg = f"{path} cannot be read as TOML: {error}"
         raise UsageError(msg) from error
 

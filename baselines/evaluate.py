@@ -1,8 +1,8 @@
 """Full-catalogue evaluation by counting: rank = 1 + candidates that score higher. No sampling, no sort.
 
-Scores are products in float64 of float32 vectors, rounded to float32 once, so that the order of a
-sum (which differs with block sizes) cannot move a rank; the target's score is read from the very
-product that ranks it.
+A final score is a product in float64 of float32 vectors, rounded to float32 once, so that the order
+of a sum (which differs with block sizes) cannot move a rank; the target's score is read from the
+very product that ranks it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def evaluate(
 
     Candidates are the split's pool and, outside it, the target itself (DESIGN 5, cold and new);
     the history the protocol masks is taken out.
-    exact: run the user encoder in float64 too, so that neither batch size nor user order can move a
-        rank; without it (validation between epochs) states are float32.
+    exact: user encoder and scores in float64, so that neither batch size nor user order can move a
+        rank; without it (validation between epochs, and on MPS, which has no float64) in float32.
     Raises CheckFailed for scores that are not finite.
     """
     ds = sequences.ds
@@ -40,9 +40,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        dtype = torch.float64 if exact else torch.float32
-        table = item_table(model, sequences).to(device, torch.float64)
-        vectors = table.to(dtype)
+        dtype = torch.float64 if exact and device.type != "mps" else torch.float32
+        table = item_table(model, sequences).to(device, dtype)
         users = copy.deepcopy(model.user_encoder).to(dtype) if exact else model.user_encoder
         in_pool = torch.from_numpy(ds.in_pool).to(device)
         block = max(1, min(batch_size, SCORES_IN_MEMORY // len(table)))
@@ -50,7 +49,7 @@ def evaluate(
         parts = []
         for at in range(0, len(order), block):
             batch = sequences.batch(order[at : at + block]).to(device)
-            x = _look_up(vectors, batch.unique_items, batch.inverse[:, :-1])
+            x = _look_up(table, batch.unique_items, batch.inverse[:, :-1])
             states = users(x, batch.mask[:, :-1], batch)[:, -1]
             counted = rank_block(states, table, in_pool, batch, target_misses=misses)
             parts.append([batch.users, batch.targets, *counted])
@@ -91,11 +90,11 @@ def rank_block(
     if history_items is None or history_rows is None:
         msg = "a training batch cannot be ranked: open Sequences with part='valid' or 'test'"
         raise ValueError(msg)
-    scores = (states.double() @ table.double().T).float()  # (B, n_items + 1)
+    scores = (states @ table.T).float()  # (B, n_items + 1)
     if not torch.isfinite(scores).all():
         msg = (
             "the model's scores are not finite (NaN or infinity), so nothing can be ranked; "
-            "train again with a lower learning rate: --set train.lr=1e-5"
+            "train again with lower rates (--set train.lr=..., --set train.item_lr=...)"
         )
         raise CheckFailed(msg)
     goal = scores.gather(1, targets[:, None])

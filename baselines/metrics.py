@@ -57,14 +57,18 @@ class Ranks:
         )
 
     def metrics(
-        self, *, cutoffs: Sequence[int] = (10,), ties: Literal["mean", "expected"] = "mean"
+        self,
+        *,
+        names: Sequence[str] = ("hr", "ndcg"),
+        cutoffs: Sequence[int] = (10,),
+        ties: Literal["mean", "expected"] = "mean",
     ) -> dict[str, float]:
         """hr@k and ndcg@k in percent, the mean over sequences; empty ranks give nan."""
         out = {}
         for k in cutoffs:
-            hit, gain = per_user(self, k, ties)
-            out[f"hr@{k}"] = 100.0 * float(hit.mean()) if len(self) else float("nan")
-            out[f"ndcg@{k}"] = 100.0 * float(gain.mean()) if len(self) else float("nan")
+            for name, values in zip(("hr", "ndcg"), per_user(self, k, ties), strict=True):
+                if name in names:
+                    out[f"{name}@{k}"] = 100.0 * float(values.mean()) if len(self) else float("nan")
         return out
 
 

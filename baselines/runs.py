@@ -51,21 +51,24 @@ class Run:
 
     def check_data(self, ds: Dataset) -> None:
         """Raise CheckFailed where the prepared dataset is not the one the run was trained on."""
-        if json.loads((self.folder / "data.json").read_text()) != ds.fingerprint:
+        kept = self.folder / "data.json"
+        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != ds.fingerprint:
             msg = (
-                f"{ds.name} was prepared anew with other bytes since {self.name} was trained; "
+                f"{ds.name} is not the data that {self.name} was trained on: it was prepared anew with other bytes; "
                 "its numbers would not belong together. Train a new run, or import the former release again"
             )
             raise CheckFailed(msg)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with (self.folder / "log.jsonl").open("a") as file:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def logged(self) -> list[dict[str, Any]]:
+        """The log's lines; a last one that a kill cut short is left out."""
         path = self.folder / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def keep_log_until(self, epoch: int) -> None:
         """Drop what a killed run logged past its last checkpoint."""
@@ -127,7 +130,7 @@ class Run:
 
     def load_result(self) -> dict[str, Any] | None:
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def new_run(home: Home, config: Config) -> Run:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from baselines.config import Config
 from baselines.evaluate import evaluate
 from baselines.metrics import Ranks
 from baselines.model import build_model, open_part
 from baselines.runs import Run
-from baselines.training import choose_device, score
+from baselines.training import choose_device, describe, score
+from loaders import Sequences
 from ninerec_data import Dataset, Home, UsageError, open_dataset
 
 __all__ = ["SCENARIOS", "evaluate_run"]
@@ -24,7 +26,7 @@ def evaluate_run(
     """Score the best checkpoint; returns result.json's keys with `scenarios` {name: {hr@10, ndcg@10, n}}.
 
     cold and new are the regular users whose target is cold or new; a random scorer's HR@10 stands
-    beside each figure. A look at test is counted in result.json, whatever scenarios it takes.
+    beside each figure. A look at test is counted in result.json before it is taken.
     Raises UsageError for an outside scenario where no users were drawn, or with `split` valid.
     """
     config = run.config
@@ -35,30 +37,39 @@ def evaluate_run(
     model = build_model(config, ds)
     model.load_state_dict(run.load_best())
     model.to(choose_device(device)[0])
+    parts = {name: _part(config, ds, name, split) for name in scenarios}
+    result = run.load_result() or describe(run, ds, model)
+    if split == "test":
+        result["test_looks"] += 1
+        run.save_result(result)
+    scored: dict[str, Ranks] = {}
     found = {}
-    regular = None
-    for name in scenarios:
-        if name.endswith("-outside"):
-            ranks = _outside(config, ds, model, name, split)
-        else:
-            regular = regular or evaluate(model, open_part(config, ds, split))
-            ranks = (
-                regular if name == "regular" else regular.only(ds.group[regular.targets] == name)
-            )
-        figures = {**score(ranks, ds), "random_hr@10": ranks.random_hit(10)}
-        # Without users there is no figure, and JSON knows no NaN.
-        known = {key: None if math.isnan(value) else value for key, value in figures.items()}
-        found[name] = {**known, "n": len(ranks)}
+    for name, part in parts.items():
+        if part.part not in scored:
+            scored[part.part] = evaluate(model, part)
+        ranks = scored[part.part]
+        if name in ("cold", "new"):
+            ranks = ranks.only(ds.group[ranks.targets] == name)
+        found[name] = _figures(ranks, ds)
         if split == "test":
             run.save_ranks("test" if name == "regular" else name, ranks, ds.item_ids)
-    result = dict(run.load_result() or {})
-    if split == "test":
-        result["test_looks"] = result.get("test_looks", 0) + 1
+    if split == "test" and "regular" in found:
+        result["test"] = score(scored["test"], ds)
         run.save_result(result)
     return {**result, "split": split, "scenarios": found}
 
 
-def _outside(config: Any, ds: Dataset, model: Any, name: str, split: str) -> Ranks:
+def _figures(ranks: Ranks, ds: Dataset) -> dict[str, float | int | None]:
+    """Metrics, the random floor and the number of sequences; without sequences there is no figure."""
+    figures = {**score(ranks, ds), "random_hr@10": ranks.random_hit(10)}
+    known = {key: None if math.isnan(value) else value for key, value in figures.items()}
+    return {**known, "n": len(ranks)}
+
+
+def _part(config: Config, ds: Dataset, name: str, split: str) -> Sequences:
+    """The sequences a scenario is scored on: the split's own, or those of users outside a draw."""
+    if not name.endswith("-outside"):
+        return open_part(config, ds, split)
     if split == "valid":
         msg = f"scenario '{name}' has no validation part; leave --split out"
         raise UsageError(msg)
@@ -69,4 +80,4 @@ def _outside(config: Any, ds: Dataset, model: Any, name: str, split: str) -> Ran
             f"Prepare and train with one: ninerec prepare {ds.name} --users N"
         )
         raise UsageError(msg)
-    return evaluate(model, sequences)
+    return sequences

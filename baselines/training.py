@@ -6,13 +6,12 @@ undisturbed one takes.
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,8 +24,9 @@ from baselines.model import Recommender, build_model, open_part, parameter_group
 from baselines.runs import Run
 from loaders import Sequences, make_loader
 from ninerec_data import CheckFailed, Dataset, Home, UsageError, draws, open_dataset
+from ninerec_data.files import lock
 
-__all__ = ["choose_device", "score", "train"]
+__all__ = ["choose_device", "describe", "score", "train"]
 
 DROPOUT = 21  # stream of the counter hash
 
@@ -47,7 +47,8 @@ def train(
     """Train a run from where it stands to its end, keep the best checkpoint, evaluate it; return result.json.
 
     test: look at the test part once at the end (counted in `test_looks`).
-    Raises CheckFailed where the loss is no longer finite; the best checkpoint is kept.
+    Raises CheckFailed where the loss is no longer finite; the best checkpoint is kept. UsageError where
+    another process is at work on the run.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         msg = "training on several processes (torchrun) is not built yet; run `ninerec train` without torchrun"
@@ -61,40 +62,72 @@ def train(
     parts = {part: open_part(config, ds, part) for part in ("train", "valid")}
     model = build_model(config, ds).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
-    run.create(ds)
-    progress = _resume(run, model, optimizer)
     say(f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters")
-    while progress.epoch < config.train.epochs:
-        if progress.epoch - progress.best_epoch >= config.train.patience:
-            say(f"no better {ds.protocol.selection} for {config.train.patience} epochs: stopped")
-            break
-        started = time.perf_counter()
-        loss = _epoch(model, optimizer, parts["train"], config, progress.epoch, device)
-        measured = score(evaluate(model, parts["valid"], exact=False), ds)
-        progress.epoch += 1
-        progress.seconds += time.perf_counter() - started
-        better = measured[ds.protocol.selection] > progress.best
-        if better:
-            progress.best, progress.best_epoch = measured[ds.protocol.selection], progress.epoch
-            run.save_best(model.state_dict())
-        _checkpoint(run, model, optimizer, progress)
-        record = {"epoch": progress.epoch, "loss": loss, **measured}
-        run.log({**record, "seconds": round(time.perf_counter() - started, 3)})
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in record.items() if key != "epoch")
-        say(f"epoch {progress.epoch:3d}  {shown}{'  *' if better else ''}")
-    return finish(run, ds, model, progress, test=test)
+    with lock(run.folder.parent / f".{run.name}.lock"):
+        run.create(ds)
+        progress = _resume(run, model, optimizer)
+        while progress.epoch < config.train.epochs:
+            if progress.epoch - progress.best_epoch >= config.train.patience:
+                say(
+                    f"no better {ds.protocol.selection} for {config.train.patience} epochs: stopped"
+                )
+                break
+            _train_epoch(run, model, optimizer, parts, progress, say)
+        return finish(run, ds, model, progress, test=test)
+
+
+def _train_epoch(
+    run: Run,
+    model: Recommender,
+    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Sequences],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """One epoch: train, validate, keep the best, log, checkpoint."""
+    started = time.perf_counter()
+    ds = parts["valid"].ds
+    loss = _epoch(model, optimizer, parts["train"], run.config, progress.epoch)
+    measured = score(evaluate(model, parts["valid"], exact=False), ds)
+    progress.epoch += 1
+    progress.seconds += time.perf_counter() - started
+    better = measured[ds.protocol.selection] > progress.best
+    if better:
+        progress.best, progress.best_epoch = measured[ds.protocol.selection], progress.epoch
+        run.save_best(model.state_dict())
+    record = {"epoch": progress.epoch, "loss": loss, **measured}
+    run.log({**record, "seconds": round(time.perf_counter() - started, 3)})
+    _checkpoint(run, model, optimizer, progress)
+    shown = "  ".join(f"{key} {value:.4f}" for key, value in record.items() if key != "epoch")
+    say(f"epoch {progress.epoch:3d}  {shown}{'  *' if better else ''}")
 
 
 def finish(
     run: Run, ds: Dataset, model: Recommender, progress: Progress, *, test: bool
 ) -> dict[str, Any]:
     """Evaluate the best checkpoint and write result.json and the per-user ranks."""
-    config = run.config
     if progress.best_epoch:
         model.load_state_dict(run.load_best())
+    before = run.load_result() or {}
+    result = describe(run, ds, model)
+    result["valid"] = score(evaluate(model, open_part(run.config, ds, "valid")), ds)
+    result["test_looks"] = before.get("test_looks", 0)
+    if before.get("best_epoch") == progress.best_epoch:
+        result["test"] = before["test"]
+    if test:
+        ranks = evaluate(model, open_part(run.config, ds, "test"))
+        run.save_ranks("test", ranks, ds.item_ids)
+        result.update(test=score(ranks, ds), test_looks=result["test_looks"] + 1)
+    run.save_result(result)
+    return result
+
+
+def describe(run: Run, ds: Dataset, model: Recommender) -> dict[str, Any]:
+    """result.json of a run that nothing has scored yet (DESIGN 7); times in seconds, memory in bytes."""
+    config, state = run.config, run.load_state()
+    progress = Progress(**state["progress"]) if state else Progress()
     device = next(model.parameters()).device
-    looks = (run.load_result() or {}).get("test_looks", 0)
-    result: dict[str, Any] = {
+    return {
         "run": run.name,
         "dataset": ds.name,
         "protocol": ds.protocol.name,
@@ -103,7 +136,7 @@ def finish(
         "item_encoder": config.model.item_encoder,
         "objective": config.model.objective,
         "seed": config.train.seed,
-        "valid": score(evaluate(model, open_part(config, ds, "valid")), ds),
+        "valid": None,
         "test": None,
         "pool": int(ds.in_pool.sum()),
         "epochs": progress.epoch,
@@ -113,19 +146,14 @@ def finish(
         "params": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "device": str(device),
         "peak_memory": peak_memory(device),
-        "test_looks": looks,
+        "test_looks": 0,
     }
-    if test:
-        ranks = evaluate(model, open_part(config, ds, "test"))
-        run.save_ranks("test", ranks, ds.item_ids)
-        result.update(test=score(ranks, ds), test_looks=looks + 1)
-    run.save_result(result)
-    return result
 
 
 def score(ranks: Ranks, ds: Dataset) -> dict[str, float]:
     """The protocol's metrics of a set of ranks, in percent."""
-    return ranks.metrics(cutoffs=ds.protocol.cutoffs, ties=ds.protocol.ties)
+    p = ds.protocol
+    return ranks.metrics(names=p.metrics, cutoffs=p.cutoffs, ties=p.ties)
 
 
 def choose_device(asked: str) -> tuple[torch.device, str]:
@@ -161,15 +189,14 @@ def _epoch(
     sequences: Sequences,
     config: Config,
     epoch: int,
-    device: torch.device,
 ) -> float:
     """One pass over the training sequences; returns the mean loss of its steps."""
-    t = config.train
+    t, device = config.train, next(model.parameters()).device
     loader = make_loader(
         sequences, t.batch_size, t.seed, similar=config.data.similar, workers=t.workers
     )
     model.train()
-    total = torch.zeros((), device=device)
+    total, bad = torch.zeros((), device=device), torch.full((), -1, device=device)
     check_every = 1 if device.type == "cpu" else 50  # reading a loss waits for the device
     autocast = device.type == "cuda" and t.precision == "bf16" and torch.cuda.is_bf16_supported()
     bar = tqdm(loader.at(epoch), f"epoch {epoch + 1}", len(loader), leave=False, disable=None)
@@ -181,21 +208,19 @@ def _epoch(
         loss.backward()
         optimizer.step()
         total += loss.detach()
-        if (step + 1) % check_every == 0 or step + 1 == len(loader):
-            _refuse_nan(float(total), epoch, step, config)
+        bad = torch.where((bad < 0) & ~torch.isfinite(loss.detach()), step, bad)
+        if ((step + 1) % check_every == 0 or step + 1 == len(loader)) and int(bad) >= 0:
+            raise CheckFailed(_not_finite(epoch, int(bad), config))
     return float(total) / max(len(loader), 1)
 
 
-def _refuse_nan(total: float, epoch: int, step: int, config: Config) -> None:
-    if math.isfinite(total):
-        return
+def _not_finite(epoch: int, step: int, config: Config) -> str:
     t = config.train
-    msg = (
-        f"the loss is {total} at epoch {epoch + 1}, step {step + 1} with learning rates {t.lr:g} (user encoder) "
-        f"and {t.item_lr:g} (item encoder); the best checkpoint so far is kept. Train again with a lower one, "
-        f"such as: --set train.lr={t.lr / 10:g} --set train.item_lr={t.item_lr / 10:g}"
+    return (
+        f"the loss is not finite (NaN or infinity) at epoch {epoch + 1}, step {step + 1} with learning rates "
+        f"{t.lr:g} (user encoder) and {t.item_lr:g} (item encoder); the best checkpoint so far is kept. "
+        f"Train again with lower ones, such as: --set train.lr={t.lr / 10:g} --set train.item_lr={t.item_lr / 10:g}"
     )
-    raise CheckFailed(msg)
 
 
 def _resume(run: Run, model: Recommender, optimizer: torch.optim.Optimizer) -> Progress:
@@ -217,11 +242,6 @@ def _checkpoint(
         {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "progress": {
-                "epoch": progress.epoch,
-                "best_epoch": progress.best_epoch,
-                "best": progress.best,
-                "seconds": progress.seconds,
-            },
+            "progress": asdict(progress),
         }
     )

@@ -26,6 +26,7 @@ from baselines.training import train
 from loaders import Batch, Sequences
 from ninerec.main import main
 from ninerec_data import CheckFailed, UsageError
+from ninerec_data.files import lock
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -188,7 +189,7 @@ def test_a_loss_of_nan_stops_with_step_and_rates_and_keeps_the_best(
 ) -> None:
     run = start(toy, "train.item_lr=0.02")
     stopping(monkeypatch, 8, lambda loss: loss * math.nan)
-    message = r"loss is nan at epoch 2, step 3 .*0\.01 \(user encoder\) and 0\.02 \(item encoder\)"
+    message = r"loss is not finite .* at epoch 2, step 3 .*0\.01 \(user encoder\) and 0\.02 \(item encoder\)"
     with pytest.raises(CheckFailed, match=message):
         train(toy.home, run, say=quiet)
     assert [r["epoch"] for r in run.logged()] == [1]
@@ -295,3 +296,85 @@ def test_json_of_an_empty_scenario_is_json(
 
     shown = json.loads(capsys.readouterr().out, parse_constant=refuse)
     assert shown["scenarios"]["cold"]["n"] == 0
+
+
+def unfinished(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run killed in its third epoch: two checkpoints, no result."""
+    run = start(toy)
+
+    def kill(_: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    steps = len(Sequences(toy.open(), "train", negatives=False)) // 8 + 1
+    with monkeypatch.context() as patch:
+        stopping(patch, 2 * steps + 1, kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(toy.home, run, say=quiet)
+    return run
+
+
+def test_an_unfinished_run_can_be_evaluated_and_then_resumed(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, finished: tuple[Run, dict[str, Any]]
+) -> None:
+    run = unfinished(toy, monkeypatch)
+    found = evaluate_run(toy.home, run, ["regular"], "test", "cpu")
+    assert set(found) == {*RESULT_KEYS, "split", "scenarios"}
+    assert (found["epochs"], found["valid"], found["test_looks"]) == (2, None, 1)
+    resumed = train(toy.home, run, say=quiet)
+    assert resumed["test"] == finished[1]["test"]
+    assert resumed["test_looks"] == 2
+
+
+def test_a_look_after_no_test_fills_the_sealed_figure(toy: Toy) -> None:
+    run = start(toy)
+    train(toy.home, run, test=False, say=quiet)
+    found = evaluate_run(toy.home, run, ["regular", "cold"], "test", "cpu")
+    kept = read_json(run.folder / "result.json")
+    assert kept["test"] == found["test"]
+    assert kept["test"]["hr@10"] == found["scenarios"]["regular"]["hr@10"]
+    again = train(
+        toy.home, run, test=False, say=quiet
+    )  # resumed at its end: nothing to do, nothing lost
+    assert (again["test"], again["test_looks"]) == (kept["test"], 1)
+
+
+def test_a_refused_scenario_takes_no_look(toy: Toy) -> None:
+    run = start(toy)
+    train(toy.home, run, test=False, say=quiet)
+    with pytest.raises(UsageError, match="no cold-outside sequences"):
+        evaluate_run(toy.home, run, ["regular", "cold-outside"], "test", "cpu")
+    assert read_json(run.folder / "result.json")["test_looks"] == 0
+    assert not (run.folder / "ranks.parquet").exists()
+
+
+def test_a_log_line_cut_short_by_a_kill_is_left_out(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unfinished(toy, monkeypatch)
+    with (run.folder / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    train(toy.home, run, say=quiet)
+    assert [record["epoch"] for record in run.logged()] == [1, 2, 3, 4]
+
+
+def test_two_processes_do_not_train_one_run(toy: Toy) -> None:
+    run = start(toy)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        lock(run.folder.parent / f".{run.name}.lock"),
+        pytest.raises(UsageError, match="another ninerec process"),
+    ):
+        train(toy.home, run, say=quiet)
+    assert not run.folder.exists()
+
+
+def test_data_prepared_anew_belongs_to_no_former_run(toy: Toy) -> None:
+    run = start(toy)
+    train(toy.home, run, test=False, say=quiet)
+    (run.folder / "data.json").write_text("{}")
+    for go in (
+        lambda: train(toy.home, run, say=quiet),
+        lambda: evaluate_run(toy.home, run, ["regular"], "test"),
+    ):
+        with pytest.raises(CheckFailed, match="is not the data that"):
+            go()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import plain
 import pytest
@@ -204,30 +203,3 @@ def test_the_id_table_starts_xavier_normal() -> None:
     weight = IdEncoder(n_items=999, dim=64).table.weight
     assert tuple(weight.shape) == (1000, 64)
     assert weight.std().item() == pytest.approx(math.sqrt(2 / 1064), rel=0.02)
-
-
-def test_the_text_vector_is_gelu_of_the_projected_first_token(tmp_path: Path) -> None:
-    """CLS state -> Linear -> GELU (PAPERS_AND_CODE 3.4); token pads change nothing."""
-    from transformers import BertConfig
-
-    from baselines.item_text import TextEncoder, load_backbone
-    from loaders import Batch
-
-    small = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-                       intermediate_size=16, max_position_embeddings=16)  # fmt: skip
-    small.save_pretrained(tmp_path)
-    torch.manual_seed(0)
-    encoder = TextEncoder(load_backbone(str(tmp_path), "none"), dim=DIM).eval()
-    tokens = torch.tensor([[2, 7, 9, 3], [2, 5, 3, 0]])
-    none = torch.zeros(0, 1, dtype=torch.int64)
-    batch = Batch(
-        users=none[:, 0], unique_items=torch.tensor([1, 2]), inverse=none, mask=none > 0,
-        log_popularity=torch.zeros(2), tokens=tokens, token_mask=tokens > 0,
-    )  # fmt: skip
-    with torch.no_grad():
-        got = encoder(batch)
-        for row, length in ((0, 4), (1, 3)):
-            states = encoder.backbone(tokens[row : row + 1, :length]).last_hidden_state
-            z = encoder.project.weight @ states[0, 0] + encoder.project.bias
-            gelu = z * 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-            assert (got[row] - gelu).abs().max() < 1e-5
