@@ -30,7 +30,8 @@ wheel: $(READY) ## build the distribution and look into it
 	@rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	@$(BIN)/python -m zipfile --list dist/*.whl | cut -d' ' -f1 > dist/names
-	@for name in $(PACKAGES:%=%/__init__.py) $(PACKAGES:%=%/py.typed) ninerec_data/datasets/*.toml; do \
+	@for name in $(PACKAGES:%=%/__init__.py) $(PACKAGES:%=%/py.typed) \
+	    ninerec_data/datasets/*.toml baselines/presets.toml; do \
 	  grep -qxF "$$name" dist/names || { echo "the wheel lacks $$name" >&2; exit 1; }; done
 	@! grep -E '(^|/)(tests|benchmarks)/' dist/names || { echo "these do not belong in the wheel" >&2; exit 1; }
 	@rm dist/names

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -66,6 +67,9 @@ class Sequences:
         self.log_popularity = np.where(ds.train_count > 0, np.log(counts), 0.0).astype(np.float32)
         self.titles, self.texts = None, None
         if "text" in self.content:
+            if not ds.languages:
+                msg = f"{ds.name} has no text; train on ids: --item-encoder id"
+                raise UsageError(msg)
             language = language or ds.languages[-1]
             if tokenizer is None:
                 self.texts = np.array(["", *ds.text(language)], dtype=object)
@@ -191,7 +195,7 @@ def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
         table[name].to_numpy().astype(np.int64) for name in ("user", "start", "end")
     )
     wanted = part if part.endswith("-outside") else "train"
-    chosen = np.array(table["role"].to_pylist()) == wanted
+    chosen = pc.equal(table["role"], wanted).to_numpy()
     user, start, end = user[chosen], start[chosen], end[chosen]
     target = end - {"train": 3, "valid": 2}.get(part, 1)
     if part == "train":  # one item alone has no transition to learn from

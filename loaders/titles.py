@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,11 @@ from ninerec_data.files import atomic_write, hash_of
 __all__ = ["Titles", "load_tokenizer", "title_tokens"]
 
 PAD_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
+UNKNOWN_TOKENS = ("[UNK]", "<unk>", *PAD_TOKENS)
+RECIPE = 2  # raised when the same inputs would give other tokens
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+log = logging.getLogger(__name__)
 
 
 class Titles:
@@ -63,29 +70,40 @@ def title_tokens(ds: Dataset, tokenizer: Tokenizer, *, language: str, max_tokens
     """Tokens of every item's lower-cased text, at most `max_tokens` with the special ones.
 
     Lower case and 30 tokens are what the papers' code feeds its encoders (PAPERS_AND_CODE 2.5).
-    The result is cached under the prepared dataset; equal inputs give equal bytes.
+    Every item has at least one token: the unknown one where the tokenizer gives none for an empty text.
+    The result is cached under the prepared dataset, where that can be written; equal inputs give equal bytes.
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     described = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-    key = hash_of(
-        [described, language, max_tokens, ds.manifest["outputs"]["items.parquet"]["sha256"]]
-    )
+    items = ds.manifest["outputs"]["items.parquet"]["sha256"]
+    key = hash_of([RECIPE, described, language, max_tokens, items])
     cache = ds.folder / "tokens" / f"{key}.parquet"
     if cache.exists():
         ids = pq.read_table(cache)["tokens"].combine_chunks()
     else:
         texts = [""] + [text.lower() for text in ds.text(language)]
-        encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        unknown = [_id_of(tokenizer, UNKNOWN_TOKENS)]
+        encoded = [encoding.ids or unknown for encoding in tokenizer.encode_batch(texts)]
         encoded[0] = []
         ids = pa.array(encoded, pa.list_(pa.int32()))
         _write(cache, ids)
-    pad = next((i for t in PAD_TOKENS if (i := tokenizer.token_to_id(t)) is not None), 0)
+    pad = _id_of(tokenizer, PAD_TOKENS)
     return Titles(ids.values.to_numpy(), ids.offsets.to_numpy().astype(np.int64), pad)
+
+
+def _id_of(tokenizer: Tokenizer, names: tuple[str, ...]) -> int:
+    """The id of the first of these tokens that there is, else 0."""
+    return next((i for name in names if (i := tokenizer.token_to_id(name)) is not None), 0)
 
 
 def _write(cache: Path, ids: pa.Array) -> None:
     table = pa.table({"item": pa.array(range(len(ids)), pa.int32()), "tokens": ids})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", store_schema=False)
-    atomic_write(cache, buffer.getvalue())
+    try:
+        atomic_write(cache, buffer.getvalue())
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        log.info("%s cannot be written: tokens are made anew each time", cache.parent)

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; the table's random_hr@10 is the floor that any number has to be read against."""
-    from ninerec_data.synthetic import SUITE
-
     started = time.perf_counter()
-    # Models this small gain nothing from threads, and lose much where other work shares the cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     home = find_home(args.home or "demo-home")
     suite = _draw(home)
-    os.environ["NINEREC_CATALOG"] = str(suite / "catalog")
-    rows = []
-    for name in SUITE:
-        _command(home, "import", name, str(suite / "release" / name))
-        _command(home, "prepare", name)
-        checked = _command(home, "verify", name)
-        say(f"{name}: {sum(c['ok'] is True for c in checked['checks'])} checks hold")
-        rows += [_train(home, suite, name, kind, args.epochs) for kind in ("id", "text")]
+    with _environment(suite / "catalog"):
+        rows = _steps(home, suite, args.epochs)
     if args.json:
         print_json({"seconds": round(time.perf_counter() - started, 1), "results": rows})
         return 0
@@ -71,6 +62,38 @@ def run(args: argparse.Namespace) -> int:
     )
     say(f"{time.perf_counter() - started:.0f} seconds")
     return 0
+
+
+@contextlib.contextmanager
+def _environment(catalog: Path) -> Iterator[None]:
+    """Name the suite's catalog, said as it would be typed; the environment is as before afterwards."""
+    before = dict(os.environ)
+    say(f"\n$ export NINEREC_CATALOG={shlex.quote(str(catalog))}")
+    os.environ["NINEREC_CATALOG"] = str(catalog)
+    # Models this small gain nothing from threads, and lose much where other work shares the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        yield
+    finally:
+        for name in ("NINEREC_CATALOG", "OMP_NUM_THREADS"):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
+
+
+def _steps(home: Home, suite: Path, epochs: int | None) -> list[dict[str, Any]]:
+    """Every dataset of the suite, from its release to two trained models; the rows of the table."""
+    from ninerec_data.synthetic import SUITE
+
+    rows = []
+    for name in SUITE:
+        _command(home, "import", name, str(suite / "release" / name))
+        _command(home, "prepare", name)
+        checked = _command(home, "verify", name)
+        say(f"{name}: {sum(c['ok'] is True for c in checked['checks'])} checks hold")
+        rows += [_train(home, suite, name, kind, epochs) for kind in ("id", "text")]
+    return rows
 
 
 def _draw(home: Home) -> Path:

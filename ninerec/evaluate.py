@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from baselines.scenarios import SCENARIOS, evaluate_run
 
     scenarios = [name.strip() for name in args.scenario.split(",") if name.strip()]
+    if not scenarios:
+        msg = f"--scenario '{args.scenario}' names none; expected some of {', '.join(SCENARIOS)}"
+        raise UsageError(msg)
     for name in scenarios:
         if name not in SCENARIOS:
             msg = (

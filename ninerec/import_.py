@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ninerec.options import print_json, say
+from ninerec.options import print_json, say, take_in
 from ninerec_data.catalog import find
-from ninerec_data.errors import MissingData
 from ninerec_data.home import find_home
-from ninerec_data.importing import import_release, missing_message
 
 _EXAMPLES = """examples:
   ninerec import bili_food ~/Downloads/Downstream_datasets.zip
@@ -37,14 +35,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import; raises MissingData where required files are still missing."""
     entry, _ = find(args.dataset)
-    home = find_home(args.home)
-    done = import_release(home, entry, args.path.expanduser())
-    for role, path in done.found.items():
-        say(f"{entry.name}: holds {role}: {path}")
-    if done.missing:
-        raise MissingData(missing_message(entry, done.missing, args.path))
+    found = take_in(find_home(args.home), entry, args.path)
     if args.json:
-        print_json({"dataset": entry.name, "held": {r: str(p) for r, p in done.found.items()}})
+        print_json({"dataset": entry.name, "held": {r: str(p) for r, p in found.items()}})
     else:
         say(f"next: ninerec prepare {entry.name}")
     return 0

@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("ninerec.list", "the catalog: datasets, sizes, modalities; --local: what is on disk"),
     "show": ("ninerec.show", "one dataset: sources, terms, published statistics, citation"),
     "import": ("ninerec.import_", "take in a release you hold (folder, zip, tar) and check it"),
-    "prepare": ("ninerec.prepare", "clean, split, tag cold and new, resize, write the store"),
+    "prepare": ("ninerec.prepare", "clean, split, tag cold and new, write the store"),
     "verify": ("ninerec.verify", "check bytes, structure and values against what is published"),
     "stats": ("ninerec.stats", "the paper's Table 1 row, recomputed from the store"),
     "train": ("ninerec.train", "train a model, keep the best epoch, test it once"),

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how verbs speak."""
+"""What several verbs share: how they speak, the options of a split, and what a home holds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,28 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["add_split_options", "at_least", "print_json", "print_table", "say", "split_options"]
+from ninerec_data.catalog import Entry
+from ninerec_data.errors import MissingData
+from ninerec_data.home import Home
+from ninerec_data.raw import held_files
+
+__all__ = [
+    "add_split_options",
+    "aligned",
+    "as_typed",
+    "at_least",
+    "figure",
+    "local_state",
+    "print_json",
+    "print_table",
+    "raw_files",
+    "say",
+    "split_options",
+    "take_in",
+]
 
 
 def say(text: str) -> None:
@@ -27,13 +46,26 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     cells = [[*rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
     numeric = [all(not isinstance(row[key], str) for row in rows) for key in rows[0]]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
-    for line in cells:
-        shown = (
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        )
-        print("  ".join(shown).rstrip())
+    print("\n".join(aligned(cells, right=[at for at, right in enumerate(numeric) if right])))
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Lines of cells in columns; the columns numbered in `right` are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(widths[n]) if n in right else cell.ljust(widths[n])
+            for n, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def figure(value: int | str | None) -> str:
+    """A published figure as it is printed."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _cell(value: Any) -> str:
@@ -92,3 +124,40 @@ def split_options(args: argparse.Namespace) -> dict[str, Any]:
         "warm": args.warm,
     }
     return {key: value for key, value in named.items() if value is not None}
+
+
+def as_typed(split: Mapping[str, Any]) -> str:
+    """Split fields as the options of `prepare` that ask for them: ` --warm 20`."""
+    return "".join(f" --{key.replace('_', '-')} {value}" for key, value in split.items())
+
+
+def local_state(home: Home, name: str) -> str:
+    """`prepared`, `imported` (raw files are registered) or an empty string."""
+    if (home.prepared(name) / "manifest.json").is_file():
+        return "prepared"
+    return "imported" if held_files(home, name) else ""
+
+
+def raw_files(home: Home, name: str) -> dict[str, str]:
+    """Role -> path of the raw files registered for a dataset."""
+    return {role: str(file.path) for role, file in held_files(home, name).items()}
+
+
+def take_in(home: Home, entry: Entry, path: Path) -> Mapping[str, Path]:
+    """Import a release, say what is held and what stays in the archive; returns role -> path.
+
+    Raises MissingData where required files are still missing.
+    """
+    from ninerec_data.importing import import_release, missing_message
+
+    done = import_release(home, entry, path.expanduser())
+    for role, held in done.found.items():
+        say(f"{entry.name}: holds {role}: {held}")
+    if done.left_in_archive:
+        say(
+            f"{entry.name}: covers in the archive are left there: unpack it and import the folder "
+            f"to hold them ({', '.join(done.left_in_archive)})"
+        )
+    if done.missing:
+        raise MissingData(missing_message(entry, done.missing, path))
+    return done.found

@@ -7,11 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ninerec.options import add_split_options, at_least, print_json, say, split_options
+from ninerec.options import add_split_options, at_least, print_json, say, split_options, take_in
 from ninerec_data.catalog import find
-from ninerec_data.errors import MissingData
 from ninerec_data.home import find_home
-from ninerec_data.importing import import_release, missing_message
 from ninerec_data.prepare import Prepared, prepare
 
 _EXAMPLES = """examples:
@@ -46,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     entry, alias_split = find(args.dataset)
     home = find_home(args.home)
     if args.source is not None:
-        done = import_release(home, entry, args.source.expanduser())
-        if done.missing:
-            raise MissingData(missing_message(entry, done.missing, args.source))
+        take_in(home, entry, args.source)
     made = prepare(
         home,
         entry,
@@ -56,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         split={**alias_split, **split_options(args)},
         max_words=args.max_words,
     )
+    _warn_of_missing_rows(made)
     if args.json:
         print_json(_as_json(made))
     else:
@@ -76,6 +73,18 @@ def _as_json(made: Prepared) -> dict[str, Any]:
         "notes": made.tables["notes"],
         "split": made.split["counts"],
     }
+
+
+def _warn_of_missing_rows(made: Prepared) -> None:
+    """Fewer than 1% of the items joining is refused by the tables stage; under half is said aloud."""
+    counts = made.tables["counts"]
+    if counts["item_table"] and counts["items_without_row"] > counts["items"] / 2:
+        name = made.tables["dataset"]
+        say(
+            f"WARNING: {counts['items_without_row']:,} of {counts['items']:,} items of {name} have no row in "
+            "its item table, hence no title; if that is not the table of these interactions, "
+            f"run: ninerec import {name} PATH"
+        )
 
 
 def _tell(made: Prepared) -> None:

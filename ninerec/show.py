@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ninerec.list import aligned, figure, local_state, raw_files, split_options
+from ninerec.options import aligned, as_typed, figure, local_state, print_json, raw_files, say
 from ninerec_data.catalog import Entry, find
 from ninerec_data.home import Home, find_home
 
@@ -45,15 +43,17 @@ def run(args: argparse.Namespace) -> int:
     """Print one dataset; returns the exit code. Raises UsageError for an unknown name."""
     entry, split = find(args.dataset)
     if args.bibtex:
-        answer: dict[str, Any] = {"dataset": entry.name, "bibtex": entry.bibtex}
-        print(json.dumps(answer, indent=2, ensure_ascii=False) if args.json else entry.bibtex)
+        if args.json:
+            print_json({"dataset": entry.name, "bibtex": entry.bibtex})
+        else:
+            print(entry.bibtex)
         return 0
     home = find_home(args.home)
     if args.json:
-        print(json.dumps(_document(home, entry, split), indent=2, ensure_ascii=False))
+        print_json(_document(home, entry, split))
         return 0
     if args.dataset != entry.name:
-        print(f"{args.dataset} is {entry.name}{split_options(split)}", file=sys.stderr)
+        say(f"{args.dataset} is {entry.name}{as_typed(split)}")
     print("\n".join(_lines(home, entry, split)))
     return 0
 
@@ -63,7 +63,7 @@ def next_command(entry: Entry, split: Mapping[str, Any], state: str) -> str:
     if state == "prepared" and not split:
         return f"ninerec stats {entry.name}"
     if state:
-        return f"ninerec prepare {entry.name}{split_options(split)}"
+        return f"ninerec prepare {entry.name}{as_typed(split)}"
     if entry.access == "public" and _can_download():
         return f"ninerec download {entry.name}"
     return f"ninerec import {entry.name} PATH"
@@ -115,7 +115,7 @@ def _facts(entry: Entry, split: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "covers", entry.resolution
     yield "timestamps", "yes" if entry.timestamps else "no"
     yield "kept per user", f"the last {entry.keep_last} interactions"
-    yield "split", split_options({**entry.split, **split}).strip()
+    yield "split", as_typed({**entry.split, **split}).strip()
     yield "access", _ACCESS[entry.access]
     yield "release", f"{entry.release} ({entry.format} format)"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ninerec.options import add_split_options, print_json, say, split_options
 from ninerec_data.catalog import find
-from ninerec_data.dataset import open_dataset
+from ninerec_data.dataset import Dataset, open_dataset
 from ninerec_data.home import find_home
 
 _EXAMPLES = """examples:
@@ -36,25 +36,37 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the statistics; a mismatch is `verify`'s to fail on."""
-    from ninerec_data.stats import plot, statistics
+    """Print the statistics; a mismatch is `verify`'s to fail on. The store needs no split to be counted."""
+    from ninerec_data.stats import plot, statistics, store_statistics
 
+    if args.split or args.protocol or split_options(args):  # a split that is named must be there
+        found = statistics(_open(args), split=args.split)
+    else:
+        found = store_statistics(find_home(args.home).prepared(find(args.dataset)[0].name))
+    if args.plot:
+        plot(_open(args), args.plot)
+        say(f"drawn: {args.plot}")
+    if args.json:
+        print_json(found)
+    else:
+        _tell(found)
+    return 0
+
+
+def _open(args: argparse.Namespace) -> Dataset:
     entry, alias_split = find(args.dataset)
-    ds = open_dataset(
+    return open_dataset(
         entry.name,
         home=find_home(args.home),
         protocol_name=args.protocol or "ninerec-2023",
         **{**alias_split, **split_options(args)},
     )
-    found = statistics(ds, split=args.split)
-    if args.plot:
-        plot(ds, args.plot)
-        say(f"drawn: {args.plot}")
-    if args.json:
-        print_json(found)
-        return 0
+
+
+def _tell(found: dict[str, Any]) -> None:
+    """The counted figures beside the published ones."""
     published = found["published"] or {}
-    print(f"{ds.name} ({found['scope']})")
+    print(f"{found['dataset']} ({found['scope']})")
     for key in ("users", "items", "interactions"):
         said = published.get(key)
         shown = f"{said:,}" if isinstance(said, int) else said or "not published"
@@ -67,4 +79,3 @@ def run(args: argparse.Namespace) -> int:
         found["matches_published"]
     ]
     print(f"  matches published: {verdict}")
-    return 0

@@ -76,7 +76,7 @@ def find(name: str) -> tuple[Entry, Mapping[str, Any]]:
     if name in seconds:
         return entries[seconds[name].target], seconds[name].split
     close = nearest(name.lower(), [*entries, *seconds])
-    raise UsageError(f"unknown dataset '{name}'{close or ';'} `ninerec list` shows every name")
+    raise UsageError(f"unknown dataset '{name}'{close} `ninerec list` shows every name")
 
 
 @lru_cache(maxsize=4)

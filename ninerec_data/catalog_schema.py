@@ -8,6 +8,7 @@ _releases.toml; a dataset's own key wins.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ DATASET_KEYS: dict[str, Kind] = {
     "format": FORMATS,
     "role": ("source", "target", "both"),
     "platform": "text",
-    "release": "text",
+    "release": "folder name",
     "options": "table",
     "languages": "list of texts",
     "text": "table",
@@ -211,8 +212,9 @@ def check(
         raise UsageError(f"{path}: '{inside.rstrip('.')}' is {table!r}; expected a table")
     for key, value in table.items():
         if key not in keys:
-            known = nearest(key, keys) or f"; known are: {', '.join(keys)}"
-            raise UsageError(f"{path}: unknown key '{inside}{key}'{known}")
+            close = nearest(key, keys)
+            known = f" Known: {', '.join(keys)}" if close == "." else ""
+            raise UsageError(f"{path}: unknown key '{inside}{key}'{close}{known}")
         check_value(value, keys[key], path, f"{inside}{key}")
     for key in required:
         if key not in table:
@@ -227,7 +229,7 @@ def check_value(value: Any, kind: Kind, path: Path, key: str) -> None:
         if not _KINDS[kind](value):
             raise UsageError(f"{path}: '{key}' is {value!r}; expected {_said(kind)}")
     elif value not in kind:
-        known = nearest(value, kind) if isinstance(value, str) else ""
+        known = nearest(value, kind) if isinstance(value, str) else "."
         raise UsageError(f"{path}: '{key}' is {value!r}; expected {_said(kind)}{known}")
 
 
@@ -237,6 +239,10 @@ def _said(kind: Kind) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_folder_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) is not None
 
 
 def _is_number(value: Any) -> bool:
@@ -249,6 +255,7 @@ def _is_hex(value: Any) -> bool:
 
 _KINDS = {
     "text": _is_text,
+    "folder name": _is_folder_name,
     "whole number": _is_number,
     "whole number or text": lambda value: _is_number(value) or _is_text(value),
     "true or false": lambda value: isinstance(value, bool),

@@ -23,7 +23,6 @@ __all__ = [
     "TermsError",
     "UsageError",
     "nearest",
-    "need",
 ]
 
 
@@ -64,17 +63,6 @@ class TermsError(NineRecError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known word, or an empty string."""
+    """The end of a sentence on an unknown word: `; did you mean 'x'?`, or a full stop where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def need(module: str, extra: str) -> object:
-    """Import an optional package, or raise one error that names the install command."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        msg = f"this needs the package '{module}', which is not installed: pip install 'ninerec[{extra}]'"
-        raise MissingData(msg) from error
+    return f"; did you mean '{close[0]}'?" if close else "."

@@ -119,19 +119,22 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Remove what killed runs left beside `folder/name`. Call under `lock`."""
+    """Remove what killed runs left beside `folder/name`, half written folders or files. Call under `lock`."""
     for prefix in (".tmp-", ".old-"):  # the ending is tempfile's: "a" must not sweep "a-b"
         for left in folder.glob(f"{prefix}{name}-????????"):
             shutil.rmtree(left, ignore_errors=True)
+    for half in folder.glob(f".{name}.????????"):
+        if half.suffix != ".lock":
+            half.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock file; a second process is told at once instead of waiting in silence."""
+def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock file, alone or with other readers; who must wait is told at once, not left in silence."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             msg = f"another ninerec process is at work here (it holds {path}); wait for it to end and run this again"
             raise UsageError(msg) from error

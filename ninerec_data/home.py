@@ -41,8 +41,6 @@ def find_home(home: str | Path | Home | None = None) -> Home:
         return Home(Path(home).expanduser().absolute())
     if sys.platform == "darwin":
         base = Path("~/Library/Application Support")
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
     return Home((base / "ninerec").expanduser())

@@ -25,10 +25,14 @@ __all__ = ["Imported", "import_release"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What one import found: role -> path now held, and the roles that are still missing."""
+    """What one import found: role -> path now held, and the roles that are still missing.
+
+    left_in_archive: folders of covers inside the archive, which stay there: only single files are unpacked.
+    """
 
     found: Mapping[str, Path]
     missing: tuple[Role, ...]
+    left_in_archive: tuple[str, ...] = ()
 
 
 def import_release(home: Home, entry: Entry, path: Path) -> Imported:
@@ -49,7 +53,7 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
     with lock(home.raw / f".{entry.release}.lock"), full_disk_is_said(folder / entry.name):
         held_files(home, entry.name)  # a damaged journal is told before anything is put in place
         sweep(folder, entry.name)
-        with _files_of(path, roles, folder / entry.name) as (files, unpacked):
+        with _files_of(path, roles, folder / entry.name) as (files, unpacked, left):
             chosen = _choose(entry, files, roles)
             if not chosen:
                 raise MissingData(_nothing_found(entry, path, roles))
@@ -62,7 +66,7 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
             hold(home, entry.name, entry.release, found, chosen)
         held = held_files(home, entry.name)
     missing = tuple(role for role in roles if role.required and role.name not in held)
-    return Imported(found=found, missing=missing)
+    return Imported(found=found, missing=missing, left_in_archive=left)
 
 
 def missing_message(entry: Entry, missing: tuple[Role, ...], path: Path | None = None) -> str:
@@ -91,22 +95,31 @@ def _matching(path: PurePath, roles: tuple[Role, ...]) -> tuple[Role, int, str] 
     """The role a path serves, how good the pattern is (0 = best), and the end of the path it matched.
 
     A pattern with folders in it ("MINDsmall_dev/news.tsv") is held against as many parts of the path.
+    A plain name goes before any wildcard: `text.csv` is the items of a format whose interactions are `*.csv`.
     """
+    wild = None
     for role in roles:
         for rank, pattern in enumerate(role.patterns):
             end = "/".join(path.parts[-len(PurePosixPath(pattern).parts) :])
-            if fnmatch.fnmatchcase(end.lower(), pattern.lower()):
+            if end.lower() == pattern.lower():
                 return role, rank, end
-    return None
+            if wild is None and fnmatch.fnmatchcase(end.lower(), pattern.lower()):
+                wild = role, rank, end
+    return wild
+
+
+def _is_covers(path: PurePath, roles: tuple[Role, ...]) -> bool:
+    match = _matching(path, roles)
+    return match is not None and match[0].name == "covers"
 
 
 @contextmanager
 def _files_of(
     path: Path, roles: tuple[Role, ...], beside: Path
-) -> Iterator[tuple[dict[str, Path], bool]]:
-    """Every file a role may take, by where it comes from, and whether it was unpacked beside the store."""
+) -> Iterator[tuple[dict[str, Path], bool, tuple[str, ...]]]:
+    """Every file a role may take, by where it comes from; whether it was unpacked; folders left packed."""
     if not is_archive(path) or _matching(path, roles):
-        yield {str(file.absolute()): file for file in _walk(path, roles)}, False
+        yield {str(file.absolute()): file for file in _walk(path, roles)}, False, ()
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -114,12 +127,14 @@ def _files_of(
         open_archive(path) as members,
     ):
         files = {}
+        folders = {inside for member in members for inside in PurePosixPath(member.name).parents}
+        left = sorted(str(inside) for inside in folders if _is_covers(inside, roles))
         for number, member in enumerate(members):
             file = Path(temporary) / str(number) / path.stem / member.name
             if _matching(file, roles):
                 member.extract(file)
                 files[f"{path.absolute()}!{member.name}"] = file
-        yield files, True
+        yield files, True, tuple(left)
 
 
 def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
@@ -134,15 +149,11 @@ def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
         )
         raise MissingData(msg)
 
-    def is_covers(name: str) -> bool:
-        match = _matching(PurePath(name), roles)
-        return match is not None and match[0].name == "covers"
-
     for folder, folders, names in os.walk(path, onerror=unreadable):
-        whole = sorted(name for name in folders if is_covers(name))
+        whole = sorted(name for name in folders if _is_covers(PurePath(name), roles))
         out += [Path(folder) / name for name in (*sorted(names), *whole)]
         folders[:] = sorted(name for name in folders if name not in whole)
-    if is_covers(path.name):
+    if _is_covers(PurePath(path.name), roles):
         out.append(path)
     return out
 
@@ -157,8 +168,7 @@ def _choose(entry: Entry, files: Mapping[str, Path], roles: tuple[Role, ...]) ->
     chosen = {}
     for role, ranked in candidates.items():
         best = ranked[min(ranked)]
-        kinds = {sha256_file(files[o]) if files[o].is_file() else o for o in best}
-        if len(best) > 1 and len(kinds) > 1:
+        if len(best) > 1 and len({_bytes_of(files[o]) for o in best}) > 1:
             names = ", ".join(best)
             msg = (
                 f"{len(best)} different files could be the {role} of {entry.name}: {names}; "
@@ -167,6 +177,10 @@ def _choose(entry: Entry, files: Mapping[str, Path], roles: tuple[Role, ...]) ->
             raise CheckFailed(msg)
         chosen[role] = best[0]
     return chosen
+
+
+def _bytes_of(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else str(path)
 
 
 def _refuse_unfit(role: str, file: Path, origin: str) -> None:
@@ -179,9 +193,8 @@ def _refuse_unfit(role: str, file: Path, origin: str) -> None:
     if role != "covers" or not file.is_dir():
         try:
             refuse_not_data(file)
-        except (
-            NineRecError
-        ) as error:  # the user knows the member of the archive, not where it is now
+        except NineRecError as error:
+            # The user knows the member of the archive, not where it is now.
             raise type(error)(str(error).replace(str(file), origin)) from error
 
 

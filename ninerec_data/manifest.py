@@ -23,7 +23,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         schema = manifest["schema"]
     except (ValueError, KeyError, TypeError) as error:
         msg = f"{path} is not a manifest ({error}); remove {path.parent} and run: ninerec prepare {_dataset_of(path)}"

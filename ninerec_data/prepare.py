@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData, UsageError
+from ninerec_data.errors import CheckFailed, MissingData, NineRecError, UsageError
 from ninerec_data.files import atomic_write, canonical_json, lock, staged_folder, sweep
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import missing_message
 from ninerec_data.manifest import SCHEMA, changed_files, file_facts, read_manifest
-from ninerec_data.protocol import Protocol, get_protocol
+from ninerec_data.protocol import Protocol, Split, get_protocol, split_from
 from ninerec_data.raw import RawFile, verified_files
 from ninerec_data.splitting import build_split
 from ninerec_data.tables import TABLES, build_tables
@@ -65,19 +66,21 @@ def prepare(
     folder = home.prepared(entry.name)
     with lock(folder.parent / f".{entry.name}.lock"):
         sweep(folder.parent, entry.name)
-        done = []
-        held = _held(home, entry)
-        tables = _current(
-            folder, {**_table_inputs(entry, held, max_words), **_catalog_facts(entry)}
-        )
-        if tables is None:
-            tables = _do_tables(folder, entry, held, max_words)
-            done.append("tables")
+        done: list[str] = []
+        with lock(home.raw / f".{entry.release}.lock", shared=True):  # no import meanwhile
+            held = _held(home, entry)
+            tables = _current(folder, _table_inputs(entry, held, max_words))
+            if tables is None:
+                tables = _do_tables(folder, entry, held, max_words)
+                done.append("tables")
+        tables = _with_facts(folder, tables, _catalog_facts(entry), done)
         sweep(folder / "splits", "*")
-        made = _current(folder / "splits" / chosen.split.hash, _split_inputs(tables, chosen))
+        split_folder = folder / "splits" / chosen.split.hash
+        made = _current(split_folder, _split_inputs(tables, chosen.split))
         if made is None:
             made = _do_split(folder, tables, chosen)
             done.append("split")
+        made = _with_facts(split_folder, made, {"terms": tables["terms"]}, done)
     return Prepared(folder=folder, protocol=chosen, tables=tables, split=made, done=tuple(done))
 
 
@@ -135,6 +138,20 @@ def _current(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     return manifest if same and not changed_files(folder, manifest["outputs"]) else None
 
 
+def _with_facts(
+    folder: Path, manifest: dict[str, Any], facts: Mapping[str, Any], done: list[str]
+) -> dict[str, Any]:
+    """The manifest with the catalog's facts of now; where they changed it alone is written again."""
+    sweep(folder, "manifest.json")
+    if all(manifest.get(key) == value for key, value in facts.items()):
+        return manifest
+    manifest |= facts
+    atomic_write(folder / "manifest.json", canonical_json(manifest))
+    if "manifest" not in done:
+        done.append("manifest")
+    return manifest
+
+
 def _do_tables(
     folder: Path, entry: Entry, held: Mapping[str, RawFile], max_words: int
 ) -> dict[str, Any]:
@@ -156,23 +173,42 @@ def _do_tables(
             "versions": _versions(),
         }
         atomic_write(staging / "manifest.json", canonical_json(manifest))
+        _keep_splits(folder / "splits", staging / "splits", manifest)
     return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
 
 
-def _split_inputs(tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
+def _keep_splits(old: Path, new: Path, tables: Mapping[str, Any]) -> None:
+    """Copy the splits that would come out the same from the new tables."""
+    for folder in sorted(old.glob("[!.]*")):
+        try:
+            manifest = read_manifest(folder / "manifest.json") or {}
+            wanted = _split_inputs(tables, split_from(manifest.get("parameters", {})))
+        except NineRecError as error:
+            log.warning("%s: dropped", error)
+            continue
+        if _current(folder, wanted):
+            shutil.copytree(folder, new / folder.name)
+
+
+def _n_items(tables: Mapping[str, Any]) -> int:
+    return int(tables["counts"]["item_table"] + tables["counts"]["items_without_row"])
+
+
+def _split_inputs(tables: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Everything the bytes of a split follow from: of the items their number alone."""
+    rows = {name: tables["outputs"][name]["sha256"] for name in TABLES if name != "items.parquet"}
     return {
         "recipe": SPLIT_RECIPE,
-        "parameters": chosen.split.as_json(),
-        "inputs": {name: tables["outputs"][name]["sha256"] for name in TABLES},
+        "parameters": split.as_json(),
+        "inputs": {**rows, "items": _n_items(tables)},
     }
 
 
 def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
     split = chosen.split
     log.info("%s: split %s", tables["dataset"], split.hash)
-    n_items = tables["counts"]["item_table"] + tables["counts"]["items_without_row"]
     with staged_folder(folder / "splits" / split.hash) as staging:
-        result = build_split(folder, staging, split, n_items)
+        result = build_split(folder, staging, split, _n_items(tables))
         atomic_write(staging / "leaks.json", canonical_json(result["leaks"]))
         names = tuple(sorted(path.name for path in staging.iterdir()))
         manifest = {
@@ -180,7 +216,7 @@ def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict
             "stage": "split",
             "dataset": tables["dataset"],
             "split_hash": split.hash,
-            **_split_inputs(tables, chosen),
+            **_split_inputs(tables, split),
             "outputs": file_facts(staging, names),
             "counts": result["counts"],
             "versions": _versions(),

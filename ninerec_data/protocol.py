@@ -62,6 +62,12 @@ class Split:
             _at_least("users", self.users, 1)
         if self.warm is not None:
             _at_least("warm", self.warm, 1)
+        _at_least("seed", self.seed, 0)
+        _at_least("warm_users", self.warm_users, 1)
+        _at_least("cold_below", self.cold_below, 1)
+        if self.order != "time-then-file":
+            msg = f"split order is '{self.order}'; expected 'time-then-file'"
+            raise UsageError(msg)
         if self.pool not in ("windows", "release"):
             msg = f"split pool is '{self.pool}'; expected 'windows' or 'release'"
             raise UsageError(msg)

@@ -80,9 +80,8 @@ def place(source: Path, home: Home, release: str, inside: str) -> Path:
         linked.unlink(missing_ok=True)
         os.link(source.resolve(), linked)  # of a symbolic link, what it stands for
         linked.replace(target)
-        linked.unlink(
-            missing_ok=True
-        )  # rename of two links to one file is a no-op that leaves both
+        # A rename of two links to one file is a no-op that leaves both.
+        linked.unlink(missing_ok=True)
     except OSError:
         return source.absolute()
     return target

@@ -26,6 +26,13 @@ __all__ = ["build_split"]
 
 Ints = NDArray[np.int64]
 USER_DRAW = 1  # stream number of the counter hash
+GROUPS = ("new", "cold", "warm")
+NEW, COLD, WARM = range(3)
+ROLES = (
+    "train",
+    "cold-outside",
+    "new-outside",
+)  # sequences.parquet holds the words, memory the places
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -45,64 +52,67 @@ def build_split(prepared: Path, folder: Path, split: Split, n_items: int) -> dic
     Raises CheckFailed where no user is left, saying at which step they went.
     """
     history = _load(prepared)
-    steps = {"users": len(history.start)}
+    steps = {}
     if split.warm is not None:
         history = _warm(history, split, n_items, folder)
         steps["users_warm"] = int((history.end > history.start).sum())
-    lengths = history.end - history.start
-    users = np.flatnonzero(lengths >= split.min_interactions)
+    users, chosen = _draw(history, split)
     steps["users_long_enough"] = len(users)
-    if split.users is not None:
-        if split.users > len(users):
-            msg = (
-                f"{split.users:,} users were asked for and only {len(users):,} have "
-                f"{split.min_interactions} or more interactions; ask for fewer with --users"
-            )
-            raise CheckFailed(msg)
-        order = np.argsort(draws.bits(split.seed, USER_DRAW, users), kind="stable")
-        chosen = np.sort(users[order[: split.users]])
-    else:
-        chosen = users
-    if len(chosen) == 0:
-        why = f"the longest history has {int(lengths.max(initial=0))} interactions"
-        way = f"lower --min-interactions, which is {split.min_interactions}"
-        if split.warm is not None:
-            why = f"under --warm {split.warm} (items) and {split.warm_users} (users) {why}"
-            way = f"lower --warm or {way}"
-        msg = f"no user of {steps['users']:,} is left: {why}; {way}"
-        raise CheckFailed(msg)
     end = history.end[chosen]
     start = np.maximum(history.start[chosen], end - split.keep_last)
     train_count = np.bincount(history.item[rows_of(start, end - 2)], minlength=n_items + 1)
     in_window = np.bincount(history.item[rows_of(start, end)], minlength=n_items + 1) > 0
     in_release = np.bincount(history.item, minlength=n_items + 1) > 0
     pool = in_window if split.pool == "windows" else in_release
-    group = np.where(train_count >= split.cold_below, 2, np.where(train_count > 0, 1, 0))
+    group = np.where(train_count >= split.cold_below, WARM, np.where(train_count > 0, COLD, NEW))
     outside = np.setdiff1d(users, chosen, assume_unique=True)
     extra, skipped = _outside(history, outside, split, group, pool)
-    _write(folder, chosen, start, end, extra, train_count, group, pool)
-    window = int((end - start).sum())
-    targets = {
-        part: {
-            name: int((group[history.item[rows]] == code).sum()) for name, code in GROUPS.items()
-        }
-        for part, rows in (("valid", end - 2), ("test", end - 1))
-    }
+    _write_sequences(folder, chosen, start, end, extra)
+    _write_items(folder, train_count, group, pool)
     counts = {
         **steps,
         "users": len(chosen),
         "items": int(in_window.sum()),
-        "interactions": window,
+        "interactions": int((end - start).sum()),
         "pool": int(pool.sum()),
-        "targets": targets,
-        "cold_outside": sum(role == "cold-outside" for role in extra["role"]),
-        "new_outside": sum(role == "new-outside" for role in extra["role"]),
+        "targets": {
+            "valid": _by_group(group[history.item[end - 2]]),
+            "test": _by_group(group[history.item[end - 1]]),
+        },
+        "cold_outside": int((extra["role"] == ROLES.index("cold-outside")).sum()),
+        "new_outside": int((extra["role"] == ROLES.index("new-outside")).sum()),
         "outside_skipped": skipped,
     }
     return {"counts": counts, "leaks": _leaks(history, start, end)}
 
 
-GROUPS = {"new": 0, "cold": 1, "warm": 2}
+def _draw(history: History, split: Split) -> tuple[Ints, Ints]:
+    """The users with enough interactions, and those of them that were drawn (all where no draw is asked)."""
+    lengths = history.end - history.start
+    users = np.flatnonzero(lengths >= split.min_interactions)
+    if split.users is not None and split.users > len(users):
+        msg = (
+            f"{split.users:,} users were asked for and only {len(users):,} have "
+            f"{split.min_interactions} or more interactions; ask for fewer with --users"
+        )
+        raise CheckFailed(msg)
+    if len(users) == 0:
+        why = f"the longest history has {int(lengths.max(initial=0))} interactions"
+        way = f"lower --min-interactions, which is {split.min_interactions}"
+        if split.warm is not None:
+            why = f"under --warm {split.warm} (items) and {split.warm_users} (users) {why}"
+            way = f"lower --warm or {way}"
+        msg = f"no user of {len(lengths):,} is left: {why}; {way}"
+        raise CheckFailed(msg)
+    if split.users is None:
+        return users, users
+    order = np.argsort(draws.bits(split.seed, USER_DRAW, users), kind="stable")
+    return users, np.sort(users[order[: split.users]])
+
+
+def _by_group(groups: Ints) -> dict[str, int]:
+    counted = np.bincount(groups, minlength=len(GROUPS))
+    return dict(zip(GROUPS, counted.tolist(), strict=True))
 
 
 def _load(prepared: Path) -> History:
@@ -147,7 +157,7 @@ def _warm(history: History, split: Split, n_items: int, folder: Path) -> History
 
 def _outside(
     history: History, users: Ints, split: Split, group: Ints, pool: NDArray[np.bool_]
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, Ints], int]:
     """Cut each outside user's history after each cold or new item (PAPERS_AND_CODE 2.4).
 
     A cut keeps at most keep_last - 2 rows, target included. Cuts with an input outside the pool
@@ -155,45 +165,47 @@ def _outside(
     """
     rows = rows_of(history.start[users], history.end[users])
     owner = np.repeat(users, history.end[users] - history.start[users])
-    hit = (group[history.item[rows]] < GROUPS["warm"]) & (rows > history.start[owner])
+    hit = (group[history.item[rows]] < WARM) & (rows > history.start[owner])
     target, owner = rows[hit], owner[hit]
     start = np.maximum(history.start[owner], target + 1 - (split.keep_last - 2))
     not_in_pool = np.concatenate([[0], np.cumsum(~pool[history.item])])
     good = not_in_pool[target] == not_in_pool[start]
-    names = np.where(group[history.item[target]] == GROUPS["new"], "new-outside", "cold-outside")
+    is_new = group[history.item[target]] == NEW
+    role = np.where(is_new, ROLES.index("new-outside"), ROLES.index("cold-outside"))
     extra = {
         "user": owner[good],
         "start": start[good],
         "end": target[good] + 1,
-        "role": names[good].tolist(),
+        "role": role[good],
     }
     return extra, int((~good).sum())
 
 
-def _write(
-    folder: Path,
-    users: Ints,
-    start: Ints,
-    end: Ints,
-    extra: dict[str, Any],
-    train_count: Ints,
-    group: Ints,
-    pool: NDArray[np.bool_],
+def _words(codes: Ints, words: tuple[str, ...]) -> pl.Series:
+    return pl.Series(codes.astype(np.uint8)).cat.to(pl.Enum(words))
+
+
+def _write_sequences(
+    folder: Path, users: Ints, start: Ints, end: Ints, extra: dict[str, Ints]
 ) -> None:
+    role = np.concatenate([np.zeros(len(users), np.int64), extra["role"]])
     sequences = pl.DataFrame(
         {
             "user": np.concatenate([users, extra["user"]]).astype(np.int32),
             "start": np.concatenate([start, extra["start"]]),
             "end": np.concatenate([end, extra["end"]]),
-            "role": ["train"] * len(users) + extra["role"],
+            "role": _words(role, ROLES),
         }
     )
     write_parquet(sequences, folder / "sequences.parquet")
+
+
+def _write_items(folder: Path, train_count: Ints, group: Ints, pool: NDArray[np.bool_]) -> None:
     items = pl.DataFrame(
         {
             "item": np.arange(1, len(pool), dtype=np.int32),
             "train_count": train_count[1:],
-            "group": np.array(list(GROUPS))[group[1:]],
+            "group": _words(group[1:], GROUPS),
             "in_pool": pool[1:],
         }
     )
@@ -203,7 +215,8 @@ def _write(
 def _leaks(history: History, start: Ints, end: Ints) -> dict[str, Any]:
     """What leave-one-out lets through: repeats of the target, order that rests on the file, and time.
 
-    Shares are over users; the time shares are null where the release has no timestamps.
+    Counts of users, but for train_after_earliest_test, which counts train rows; those of time are
+    null where the release has no timestamps.
     """
     test, valid = end - 1, end - 2
     rows, owner = rows_of(start, end - 2), np.repeat(np.arange(len(start)), end - 2 - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ninerec_data.dataset import Dataset
-from ninerec_data.errors import UsageError
+from ninerec_data.errors import CheckFailed, MissingData, UsageError
 from ninerec_data.files import atomic_write
+from ninerec_data.manifest import changed_files, read_manifest
 
-__all__ = ["compare", "plot", "statistics"]
+__all__ = ["compare", "plot", "statistics", "store_statistics"]
+
+Ints = NDArray[np.int64]
 
 
 def statistics(ds: Dataset, *, split: bool = False) -> dict[str, Any]:
@@ -24,37 +29,53 @@ def statistics(ds: Dataset, *, split: bool = False) -> dict[str, Any]:
     `published` repeats the paper's figures at their stated precision; `matches_published` is True or
     False where an exact figure of the same scope can be compared, else None.
     """
-    if split:
-        rows = ds.sequences.filter(np.array(ds.sequences["role"].to_pylist()) == "train")
-        lengths = rows["end"].to_numpy() - rows["start"].to_numpy()
-        counts = ds.split_manifest["counts"]
-        figures = {key: counts[key] for key in ("users", "items", "interactions")}
-    else:
-        lengths = ds.users["end"].to_numpy() - ds.users["start"].to_numpy()
-        items = _store_items(ds)
-        figures = {
-            "users": ds.users.num_rows,
-            "items": int(pc.count_distinct(items).as_py()),
-            "interactions": len(items),
-        }
+    if not split:
+        return _figures(
+            ds.folder, ds.manifest, "store", _store_counts(ds.folder), _lengths(ds.users)
+        )
+    rows = ds.sequences.filter(pc.equal(ds.sequences["role"], "train"))
+    counts = ds.split_manifest["counts"]
+    figures = {key: counts[key] for key in ("users", "items", "interactions")}
+    return {
+        **_figures(ds.folder, ds.manifest, "split", figures, _lengths(rows)),
+        "protocol": ds.protocol.name,
+        "protocol_hash": ds.protocol.hash,
+        "split": dict(counts),
+    }
+
+
+def store_statistics(folder: Path) -> dict[str, Any]:
+    """`statistics(ds, split=False)` of a prepared folder, whatever splits it holds.
+
+    Raises MissingData where nothing is prepared, CheckFailed where a table changed since its manifest.
+    """
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None:
+        msg = f"{folder.name} is not prepared under {folder.parent.parent}; run: ninerec prepare {folder.name}"
+        raise MissingData(msg)
+    changed = changed_files(folder, manifest["outputs"])
+    if changed:
+        names = ", ".join(str(folder / name) for name in changed)
+        msg = f"{names} changed since the manifest was written; run: ninerec prepare {folder.name}"
+        raise CheckFailed(msg)
+    return _figures(folder, manifest, "store", _store_counts(folder), _lengths(_users(folder)))
+
+
+def _figures(
+    folder: Path, manifest: Mapping[str, Any], scope: str, figures: dict[str, int], lengths: Ints
+) -> dict[str, Any]:
     cells = figures["users"] * figures["items"]
-    published = ds.manifest["published"]
-    scope = "split" if split else "store"
-    out: dict[str, Any] = {
-        "dataset": ds.name,
+    return {
+        "dataset": manifest["dataset"],
         "scope": scope,
         **figures,
         "average_length": round(figures["interactions"] / figures["users"], 2),
         "longest": int(lengths.max()),
         "sparsity_percent": round(100 * (1 - figures["interactions"] / cells), 4),
-        "words": {language: _words(ds, language) for language in ds.languages},
-        "published": published,
-        "matches_published": compare(figures, published, scope),
+        "words": _words(folder),
+        "published": manifest["published"],
+        "matches_published": compare(figures, manifest["published"], scope),
     }
-    if split:
-        out["protocol"], out["protocol_hash"] = ds.protocol.name, ds.protocol.hash
-        out["split"] = dict(ds.split_manifest["counts"])
-    return out
 
 
 def compare(figures: dict[str, int], published: dict[str, Any] | None, scope: str) -> bool | None:
@@ -65,23 +86,45 @@ def compare(figures: dict[str, int], published: dict[str, Any] | None, scope: st
     return all(figures[key] == value for key, value in exact.items()) if exact else None
 
 
-def _store_items(ds: Dataset) -> pa.ChunkedArray:
-    """The item of each row of the store, whatever the split dropped."""
-    return pq.read_table(ds.folder / "interactions.parquet", columns=["item"])["item"]
+def _store_counts(folder: Path) -> dict[str, int]:
+    items = _store_items(folder)
+    return {
+        "users": pq.read_metadata(folder / "users.parquet").num_rows,
+        "items": int(pc.count_distinct(items).as_py()),
+        "interactions": len(items),
+    }
 
 
-def _words(ds: Dataset, language: str) -> float:
-    """Mean length of the untouched titles: characters for zh, else words (NineRec Table 1)."""
-    column = f"title_{language}"
-    names = ds.items.column_names
-    values = ds.items[column if column in names else f"text_{language}"].to_pylist()
-    sizes = [len(v) if language == "zh" else len(v.split()) for v in values if v]
-    return round(float(np.mean(sizes)), 2) if sizes else 0.0
+def _users(folder: Path) -> pa.Table:
+    return pq.read_table(folder / "users.parquet", columns=["start", "end"])
 
 
-def plot(ds: Dataset, path: Path) -> None:
-    """Draw sequence lengths and item popularity (log-log) of the store to an image file.
+def _lengths(slices: pa.Table) -> Ints:
+    lengths: Ints = slices["end"].to_numpy() - slices["start"].to_numpy()
+    return lengths
 
+
+def _store_items(folder: Path) -> pa.ChunkedArray:
+    """The item of each row of the store, whatever a split dropped."""
+    return pq.read_table(folder / "interactions.parquet", columns=["item"])["item"]
+
+
+def _words(folder: Path) -> dict[str, float]:
+    """Mean length of the untouched titles by language: characters for zh, else words (NineRec Table 1)."""
+    names = pq.read_schema(folder / "items.parquet").names
+    words = {}
+    for language in [name.removeprefix("text_") for name in names if name.startswith("text_")]:
+        column = f"title_{language}" if f"title_{language}" in names else f"text_{language}"
+        titles = pq.read_table(folder / "items.parquet", columns=[column])[column].to_pylist()
+        sizes = [len(v) if language == "zh" else len(v.split()) for v in titles if v]
+        words[language] = round(float(np.mean(sizes)), 2) if sizes else 0.0
+    return words
+
+
+def plot(store: Dataset | Path, path: Path) -> None:
+    """Draw sequence lengths and item popularity (log-log) of a prepared store to an image file.
+
+    store: a dataset or its prepared folder; the splits do not matter.
     Raises UsageError for a file ending matplotlib cannot write, or a folder that is not there.
     """
     from matplotlib.figure import Figure
@@ -93,10 +136,12 @@ def plot(ds: Dataset, path: Path) -> None:
     if not path.absolute().parent.is_dir():
         msg = f"--plot {path}: there is no folder {path.parent}; make it or name another file"
         raise UsageError(msg)
+    folder = store if isinstance(store, Path) else store.folder
     left, right = figure.subplots(1, 2)
-    left.hist(ds.users["end"].to_numpy() - ds.users["start"].to_numpy(), bins=40, log=True)
-    left.set(title=f"{ds.name}: interactions per user", xlabel="interactions", ylabel="users")
-    popularity = np.sort(np.bincount(_store_items(ds), minlength=ds.n_items + 1)[1:])[::-1]
+    left.hist(_lengths(_users(folder)), bins=40, log=True)
+    left.set(title=f"{folder.name}: interactions per user", xlabel="interactions", ylabel="users")
+    n_items = pq.read_metadata(folder / "items.parquet").num_rows
+    popularity = np.sort(np.bincount(_store_items(folder), minlength=n_items + 1)[1:])[::-1]
     right.loglog(np.arange(1, len(popularity) + 1), np.maximum(popularity, 0.5))
     right.set(
         title="interactions per item", xlabel="item, most popular first", ylabel="interactions"

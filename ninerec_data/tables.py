@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
 ROW_GROUP = 1 << 20
 # Releases lack rows for some items, samples for most; under this share the table is another one's.
 MUST_JOIN = 0.01
+ITEM_COLUMNS = ("item", "title_from", "cover", "shard", "offset", "size", "width", "height")
+USER_COLUMNS = ("user", "start", "end")
 # Control, byte-order and zero-width characters: seen in the releases' titles, invisible to a reader.
 _INVISIBLE = r"[\p{Cc}\p{Cf}]+"
 
@@ -33,53 +35,83 @@ def build_tables(
 ) -> dict[str, Any]:
     """Write the three tables into `folder` and return their counts and the account of every file.
 
-    text: language -> item columns that form the text, joined by a blank.
+    text: language -> item columns that form the text, joined by a blank. A release's column that has
+    the name of one of ours becomes release_<name>, with a note.
     Raises CheckFailed for an empty dataset and for ids that do not join the item table.
     """
+    features, names, item_notes = _renamed(release.items, "items", ITEM_COLUMNS, ("text_",))
+    of_users, _, user_notes = _renamed(release.users, "users", USER_COLUMNS)
     rows = release.interactions.with_row_index("row").collect(engine="streaming")
     account = _account(rows)
-    kept = (
-        rows.filter(pl.col("issue").is_null()).drop("issue")
-        if account.dropped
-        else rows.drop("issue")
+    if not account.kept:
+        _refuse_no_rows(account, dataset)
+    if account.dropped:
+        rows = rows.filter(pl.col("issue").is_null())
+    users = rows.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user")
+    items, item_counts = _number_items(features, rows["item_id"], dataset)
+    rows = _numbered(rows, users, items)  # from here on no id is held once a row
+    rows = _ordered(rows)
+    parts = {lang: [names.get(part, part) for part in columns] for lang, columns in text.items()}
+    write_parquet(_with_text(items, parts, max_words), folder / "items.parquet")
+    write_parquet(_user_table(users, rows, of_users), folder / "users.parquet")
+    write_parquet(rows, folder / "interactions.parquet")
+    counts = {
+        "users": users.height,
+        "items": rows["item"].n_unique(),
+        "interactions": rows.height,
+        **item_counts,
+        **_order_counts(rows),
+    }
+    files = [f.as_json() for f in (account, *release.files)]
+    return {"counts": counts, "files": files, "notes": [*release.notes, *item_notes, *user_notes]}
+
+
+def _renamed(
+    table: pl.DataFrame | None, what: str, ours: tuple[str, ...], prefixes: tuple[str, ...] = ()
+) -> tuple[pl.DataFrame | None, dict[str, str], list[str]]:
+    """A release's table whose columns leave our names free, old name -> new name, and notes on it."""
+    names: dict[str, str] = {}
+    for name in table.columns if table is not None else ():
+        if table is not None and (name in ours or name.startswith(prefixes)):
+            new = f"release_{name}"
+            while new in table.columns:
+                new = f"release_{new}"
+            names[name] = new
+    notes = [f"{what}: the release's column {old} is {new}" for old, new in names.items()]
+    return table if table is None else table.rename(names), names, notes
+
+
+def _refuse_no_rows(account: FileReport, dataset: str) -> None:
+    dropped = ", ".join(f"{n:,} {issue}" for issue, n in account.dropped.items()) or "none dropped"
+    msg = (
+        f"{dataset} has no interactions: {account.rows:,} rows read ({dropped}); get the release's "
+        f"file again, then run: ninerec import {dataset} PATH"
     )
-    if kept.is_empty():
-        dropped = (
-            ", ".join(f"{n:,} {issue}" for issue, n in account.dropped.items()) or "none dropped"
-        )
-        msg = (
-            f"{dataset} has no interactions: {account.rows:,} rows read ({dropped}); get the release's "
-            f"file again, then run: ninerec import {dataset} PATH"
-        )
-        raise CheckFailed(msg)
-    users = kept.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user")
-    items, item_counts = _number_items(release.items, kept["item_id"], dataset)
-    numbered = (
-        kept.lazy()
+    raise CheckFailed(msg)
+
+
+def _numbered(rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """row, user, item, timestamp: numbers for ids, in any order."""
+    return (
+        rows.lazy()
         .join(users.lazy(), on="user_id")
         .join(items.lazy().select("item", "item_id"), on="item_id")
-        .select("row", "user", "item", "timestamp")
+        .select("row", pl.col("user").cast(pl.Int32), "item", "timestamp")
+        .collect()
+    )
+
+
+def _ordered(rows: pl.DataFrame) -> pl.DataFrame:
+    """user, item, timestamp, position: by user, then time (none first), then file order."""
+    return (
+        rows.lazy()
         .sort("user", "timestamp", "row", nulls_last=False)
         .select(
-            pl.col("user").cast(pl.Int32),
-            "item",
-            "timestamp",
-            (pl.int_range(pl.len()).over("user")).cast(pl.Int32).alias("position"),
+            *("user", "item", "timestamp"),
+            pl.int_range(pl.len()).over("user").cast(pl.Int32).alias("position"),
         )
         .collect()
     )
-    write_parquet(_with_text(items, text, max_words), folder / "items.parquet")
-    write_parquet(_user_table(users, numbered, release.users), folder / "users.parquet")
-    write_parquet(numbered, folder / "interactions.parquet")
-    counts = {
-        "users": users.height,
-        "items": numbered["item"].n_unique(),
-        "interactions": numbered.height,
-        **item_counts,
-        **_order_counts(numbered),
-    }
-    files = [account, *release.files]
-    return {"counts": counts, "files": [f.as_json() for f in files], "notes": list(release.notes)}
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
@@ -189,7 +221,7 @@ def _with_text(
     ).select(
         *leading,
         *(f"text_{language}" for language in text),
-        *("title_from", "cover", "shard", "offset", "size", "width", "height"),
+        *ITEM_COLUMNS[1:],
         *others,
     )
 
@@ -211,18 +243,10 @@ def _order_counts(interactions: pl.DataFrame) -> dict[str, int]:
     """What the order within users rests on: times, or the file where times are equal or absent."""
     same_user = pl.col("user") == pl.col("user").shift()
     equal = same_user & (pl.col("timestamp") == pl.col("timestamp").shift())
+    pair = pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")
     counted = interactions.select(
         equal.sum().alias("equal_timestamps"),
         pl.col("timestamp").null_count().alias("without_timestamp"),
-    ).row(0)
-    repeats = interactions.height - interactions.select("user", "item").unique().height
-    return {
-        "equal_timestamps": counted[0],
-        "without_timestamp": counted[1],
-        "repeated_user_item_pairs": repeats,
-    }
-
-
-def languages_of(columns: Iterable[str]) -> list[str]:
-    """Languages with a text column, in table order."""
-    return [name.removeprefix("text_") for name in columns if name.startswith("text_")]
+        (pl.len() - pair.n_unique()).alias("repeated_user_item_pairs"),
+    )
+    return counted.row(0, named=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ninerec_data.errors import MissingData, NineRecError
 from ninerec_data.manifest import changed_files, read_manifest
-from ninerec_data.protocol import Split, split_from
+from ninerec_data.protocol import Split, get_protocol, split_from
 from ninerec_data.slices import rows_of
 from ninerec_data.stats import compare
 from ninerec_data.tables import TABLES
@@ -114,10 +115,7 @@ def _tables(folder: Path, manifest: dict[str, Any]) -> Iterator[Check]:
     figures = {"users": len(users), "items": len(np.unique(item)), "interactions": len(rows)}
     said = {key: manifest["counts"][key] for key in figures}
     yield Check("values", "counts are the manifest's", figures == said, _figures(figures))
-    published = manifest["published"]
-    verdict = compare(figures, published, "store")
-    against = f"{_figures(figures)}; published: {_figures(published) if published else 'nothing'}"
-    yield Check("values", PUBLISHED, verdict, against)
+    yield _published(figures, manifest["published"], "store")
 
 
 def _split(
@@ -131,7 +129,7 @@ def _split(
     sequences = pq.read_table(path / "sequences.parquet")
     start, end = sequences["start"].to_numpy(), sequences["end"].to_numpy()
     owner = sequences["user"].to_numpy()
-    training = np.array(sequences["role"].to_pylist()) == "train"
+    training = pc.equal(sequences["role"], "train").to_numpy()
     inside = (start >= 0) & (end <= len(rows)) & (start < end)
     whole = inside.all() and (user[start] == owner).all() and (user[end - 1] == owner).all()
     yield Check(
@@ -149,17 +147,36 @@ def _split(
     same = np.array_equal(counts, table["train_count"].to_numpy())
     yield Check("values", name + "train counts are those of the rows", same, f"{counts.sum():,}")
     wanted = np.where(counts >= split.cold_below, "warm", np.where(counts > 0, "cold", "new"))
-    same = np.array_equal(wanted, table["group"].to_pylist())
+    same = table["group"].combine_chunks().equals(pa.array(wanted))
     yield Check("values", name + "groups follow the train counts", same, f"{len(wanted):,} items")
-    window = np.unique(item[rows_of(first, last)]) if split.pool == "windows" else None
+    window = np.unique(item[rows_of(first, last)])
     pool = np.flatnonzero(table["in_pool"].to_numpy(zero_copy_only=False)) + 1
-    expected = window if window is not None else np.unique(item)
+    expected = window if split.pool == "windows" else np.unique(item)
     yield Check(
         "values", name + "pool", np.array_equal(pool, expected), f"{len(pool):,} candidates"
     )
     outside = set(owner[~training]) & set(owner[training])
     found = f"{(~training).sum():,} sequences outside"
     yield Check("structure", name + "outside users do not train", not outside, found)
+    published = tables["published"]
+    if published and published["scope"] == "split" and split == _default_split(tables):
+        figures = {
+            "users": len(first),
+            "items": len(window),
+            "interactions": int((last - first).sum()),
+        }
+        yield _published(figures, published, "split")
+
+
+def _default_split(tables: dict[str, Any]) -> Split:
+    """What `prepare` makes where nothing is asked: the split that the published figures are of."""
+    return get_protocol("ninerec-2023", **tables["split_defaults"]).split
+
+
+def _published(figures: dict[str, int], published: dict[str, Any] | None, scope: str) -> Check:
+    verdict = compare(figures, published, scope)
+    against = f"{_figures(figures)}; published: {_figures(published) if published else 'nothing'}"
+    return Check("values", PUBLISHED, verdict, against)
 
 
 def _n_items(tables: dict[str, Any]) -> int:

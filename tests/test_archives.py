@@ -120,6 +120,16 @@ def test_shadow_files_of_a_mac_are_passed_over(home: Path, entry: Entry, tmp_pat
     assert done.found["interactions"].read_bytes() == FILES[PAIR]
 
 
+def test_covers_left_in_an_archive_are_named(home: Path, entry: Entry, tmp_path: Path) -> None:
+    covers = "Downstream/Small/Small_cover"
+    zipped(tmp_path / "a.zip", {f"{covers}/v1.jpg": b"x", f"{covers}/v2.jpg": b"y", **FILES})
+    done = import_release(Home(home), entry, tmp_path / "a.zip")
+    assert done.left_in_archive == (covers,)
+    assert set(done.found) == {"interactions", "items"}
+    zipped(tmp_path / "b.zip", FILES)
+    assert import_release(Home(home), entry, tmp_path / "b.zip").left_in_archive == ()
+
+
 CLIMBING = [
     "../Small_pair.csv",
     "a/../../Small_pair.csv",

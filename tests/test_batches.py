@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import plain
 import pytest
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from toy import Toy, item_lists, make_toy, varied
 
 import loaders
 from loaders import Batch, Sequences, make_loader
+from loaders.titles import title_tokens
 from ninerec_data import CheckFailed, Dataset, MissingData, UsageError, draws
 
 LENGTH = 20
@@ -345,6 +350,54 @@ def test_the_token_cache_gives_the_same_tokens(ds: Dataset, vocabulary: Path) ->
 def test_without_a_tokenizer_the_text_itself_is_given(ds: Dataset) -> None:
     batch = Sequences(ds, "test", ("text",)).batch(np.arange(2))
     assert batch.text == [f"Title, of {ds.item_ids[i - 1]}" for i in batch.unique_items.tolist()]
+
+
+def test_a_dataset_without_text_is_sent_to_ids(tmp_path: Path) -> None:
+    file, histories = varied()
+    ds = make_toy(tmp_path, file, histories).open()
+    columns = [name for name in ds.items.column_names if not name.startswith("text_")]
+    ds.items = ds.items.select(columns)
+    with pytest.raises(UsageError, match="toy has no text; train on ids: --item-encoder id"):
+        Sequences(ds, "test", ("text",))
+
+
+def test_an_empty_title_has_one_token(ds: Dataset) -> None:
+    known = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "title": 2}, unk_token="<unk>"))
+    known.pre_tokenizer = Whitespace()
+    texts = ["title title", *[""] * (ds.n_items - 1)]
+    bare = SimpleNamespace(
+        folder=ds.folder, manifest=ds.manifest, n_items=ds.n_items, text=lambda _: texts
+    )
+    titles = title_tokens(bare, known, language="en", max_tokens=5)
+    tokens, mask = titles.of(np.array([1, 2]))
+    assert (tokens.tolist(), mask.tolist()) == ([[2, 2], [1, 0]], [[True, True], [True, False]])
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_store_that_cannot_be_written_is_trained_on_without_a_cache(
+    ds: Dataset, vocabulary: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(number, "refused", str(path))
+
+    first = Sequences(ds, "test", ("text",), tokenizer=vocabulary, max_tokens=7).batch(np.arange(5))
+    for path in (ds.folder / "tokens").iterdir():
+        path.unlink()
+    monkeypatch.setattr("loaders.titles.atomic_write", refuse)
+    again = Sequences(ds, "test", ("text",), tokenizer=vocabulary, max_tokens=7).batch(np.arange(5))
+    assert same(first, again)
+    assert list((ds.folder / "tokens").iterdir()) == []
+
+
+def test_a_full_disk_under_the_token_cache_is_an_error(
+    ds: Dataset, vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckFailed, match="no space left"):
+        Sequences(ds, "test", ("text",), tokenizer=vocabulary, max_tokens=6)
 
 
 def test_a_tokenizer_folder_without_one_is_said(ds: Dataset, tmp_path: Path) -> None:

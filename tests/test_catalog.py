@@ -210,7 +210,7 @@ def test_an_unknown_name_is_told_the_nearest() -> None:
 
 
 def test_a_name_like_no_other_is_sent_to_the_list() -> None:
-    with pytest.raises(UsageError, match=r"^unknown dataset 'zzzzzz'; `ninerec list` shows"):
+    with pytest.raises(UsageError, match=r"^unknown dataset 'zzzzzz'\. `ninerec list` shows"):
         find("zzzzzz")
 
 
@@ -275,6 +275,12 @@ def test_an_unknown_key_in_a_table_is_named_in_full(own: Path) -> None:
 def test_a_value_that_cannot_be_meant_is_refused(own: Path, line: str, said: str) -> None:
     kept = [row for row in OWN.splitlines() if not row.startswith(line.split(" =")[0] + " =")]
     assert said in refused(own, "\n".join([*kept, line]))
+
+
+@pytest.mark.parametrize("release", ["../x", "a/b", "/x", "..", "", ".hidden"])
+def test_a_release_that_is_no_folder_name_is_refused(own: Path, release: str) -> None:
+    said = refused(own, f'title = "T"\nformat = "generic"\nrelease = "{release}"\n')
+    assert f"'release' is '{release}'; expected folder name" in said
 
 
 def test_a_missing_format_is_named(own: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from releases import say, write_catalog, write_release
 
 from ninerec.main import NOT_BUILT, VERBS, main
 from ninerec_data import errors
@@ -235,3 +238,63 @@ def test_module_form_is_the_same_program() -> None:
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown verb 'lst'")
+
+
+@pytest.mark.parametrize("given", ["", " , "])
+def test_evaluation_of_no_scenario_names_them_all(capsys: Captured, home: Path, given: str) -> None:
+    said = say(capsys, "evaluate", "run", "--scenario", given)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        f"error: --scenario '{given}' names none; "
+        "expected some of regular, cold, new, cold-outside, new-outside\n"
+    )
+
+
+@pytest.mark.parametrize(("titled", "warned"), [(14, True), (15, False)])
+def test_items_without_a_row_are_said_loudly_from_more_than_half(
+    capsys: Captured,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    titled: int,
+    warned: bool,
+) -> None:
+    write_catalog(tmp_path / "catalog", monkeypatch, more="")
+    items = write_release(tmp_path / "release") / "Downstream" / "Small" / "Small_item.csv"
+    items.write_text("".join(items.read_text().splitlines(keepends=True)[:titled]))
+    said = say(capsys, "prepare", "small", "--from", tmp_path / "release", "--json")
+    assert said.code == 0
+    warning = "WARNING: 16 of 30 items of small have no row in its item table, hence no title;"
+    assert (warning in said.err) is warned
+    assert ("WARNING" in said.err) is warned
+
+
+@pytest.mark.parametrize("verb", ["import", "prepare"])
+def test_covers_that_stay_in_an_archive_are_said(
+    capsys: Captured, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    write_catalog(tmp_path / "catalog", monkeypatch, more="")
+    release = write_release(tmp_path / "release")
+    covers = release / "Downstream" / "Small" / "Small_cover"
+    covers.mkdir()
+    (covers / "v1.jpg").write_bytes(b"jpeg")
+    archive = tmp_path / "release.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(release / "Downstream", "Downstream")
+    words = ["import", "small", archive] if verb == "import" else ["prepare", "small", "--from"]
+    said = say(capsys, *words, *([archive] if verb == "prepare" else []))
+    assert said.code == 0
+    told = "unpack it and import the folder to hold them (Downstream/Small/Small_cover)"
+    assert f"small: covers in the archive are left there: {told}\n" in said.err
+    assert "covers in the archive" not in say(capsys, "import", "small", release).err
+
+
+def test_stats_count_the_store_whatever_splits_are_there(
+    capsys: Captured, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_catalog(tmp_path / "catalog", monkeypatch)
+    release = write_release(tmp_path / "release")
+    assert say(capsys, "prepare", "small", "--from", release, "--max-length", "3").code == 0
+    found = json.loads(say(capsys, "stats", "small", "--json").out)
+    assert [found[key] for key in ("users", "items", "interactions")] == [40, 30, 260]
+    assert say(capsys, "stats", "small", "--split").code == 3  # the default split is not there

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from toy import make_toy, varied
 
-from baselines.config import Config
+from baselines.config import Config, make_config
 from ninerec import main as cli
-from ninerec.list import figure
+from ninerec.options import figure
 from ninerec_data.catalog_schema import DATASET_KEYS, FORMATS
 from ninerec_data.protocol import PROTOCOLS, Protocol, Split, get_protocol
 
@@ -112,6 +112,21 @@ def test_settings_are_documented_with_their_defaults() -> None:
         if key != "split"
     }
     assert {plain(row[0]): plain(row[1]) for row in rows} == real
+
+
+def test_presets_of_the_results_are_those_of_the_program() -> None:
+    settings = ("model.dim", "train.lr", "train.batch_size", "train.patience")
+    head = ("`model.dim`", "`train.lr`, `train.item_lr`", "`train.batch_size`", "`train.patience`")
+    rows = table(DOCS / "results.md", "item encoder, objective", "dataset", *head, "from")
+    assert len(rows) == 4
+    for parts, datasets, *said, _ in rows:
+        encoder, objective = re.findall(r"`(.+?)`", parts)
+        asked = {"model.item_encoder": encoder, "model.objective": objective}
+        for name in re.findall(r"`(.+?)`", datasets):
+            real = make_config(options={**asked, "data.dataset": name}).as_json()
+            values = [real[key.split(".")[0]][key.split(".")[1]] for key in settings]
+            assert values == [float(value) for value in said]
+            assert real["train"]["item_lr"] == real["train"]["lr"]
 
 
 def test_keys_of_a_catalog_file_are_documented() -> None:

@@ -298,6 +298,27 @@ def test_rec_positions_are_no_times(tmp_path: Path) -> None:
     )
 
 
+def test_columns_of_interactions_that_nothing_reads_are_noted(tmp_path: Path) -> None:
+    said = ("columns left out: rating, device",)
+    text = "user_id,item_id,timestamp,rating,device\nu,a,1600000000,5,tv\n"
+    assert rec_release(tmp_path, text).notes == said
+    titles = "item_id,title\na,A\n"
+    files = write(tmp_path, {"interactions/X.csv": text, "items/i.csv": titles})
+    assert generic.read(files, {}).notes == said
+    assert pixelrec.read(files, {}).notes == said
+    pl.read_csv(files["interactions"]).write_parquet(tmp_path / "x.parquet")
+    assert generic.read({**files, "interactions": tmp_path / "x.parquet"}, {}).notes == said
+
+
+def test_a_parquet_item_table_with_title_and_title_en_keeps_both(tmp_path: Path) -> None:
+    files = write(tmp_path, {"interactions/X.csv": "user_id,item_id\nu,a\n"})
+    frame = pl.DataFrame({"item_id": ["a"], "title": ["short"], "title_en": ["English"]})
+    frame.write_parquet(tmp_path / "items.parquet")
+    items = generic.read({**files, "items": tmp_path / "items.parquet"}, {}).items
+    assert items is not None
+    assert items.row(0, named=True) == {"item_id": "a", "title": "short", "title_en": "English"}
+
+
 def test_rec_rows_out_of_position_are_put_in_order_as_numbers(tmp_path: Path) -> None:
     lines = "".join(f"i{k},u,{k}\n" for k in (10, 9, 2, 1, 0))
     release = rec_release(tmp_path, "item_id,user_id,timestamp\n" + lines + "x,w,0\n")

@@ -24,13 +24,14 @@ from releases import (
 )
 from releases import pairs as pair_rows
 
-from ninerec_data.catalog import Entry, find
-from ninerec_data.files import lock
+from ninerec_data.catalog import Entry, Terms, find
+from ninerec_data.files import lock, sha256_file
 from ninerec_data.home import Home
 from ninerec_data.importing import import_release
 from ninerec_data.prepare import prepare
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+TERMS = Terms(key="none", text="", url="")
 Captured = pytest.CaptureFixture[str]
 PAIR, ITEM = "Downstream/Small/Small_pair.csv", "Downstream/Small/Small_item.csv"
 
@@ -222,7 +223,7 @@ def test_another_figure_in_the_catalog_reaches_the_manifest(
     prepare(Home(home), entry)
     changed = write_catalog(release.parent / "again", monkeypatch, "keep_last = 13\n")
     made = prepare(Home(home), changed)
-    assert made.done == ("tables", "split")
+    assert made.done == ("manifest", "split")
     assert (made.tables["published"], made.tables["split_defaults"]) == (None, {"keep_last": 13})
 
 
@@ -298,6 +299,44 @@ def test_second_prepare_at_once_is_told(
         check_refusal_of_lock(say(capsys, "prepare", NAME), ".small.lock")
     assert not (home / "prepared" / NAME).exists()
     assert say(capsys, "prepare", NAME).code == 0
+
+
+def test_prepare_while_the_release_is_imported_is_told(
+    capsys: Captured, home: Path, entry: Entry, release: Path
+) -> None:
+    import_release(Home(home), entry, release)
+    with lock(home / "raw" / ".small-release.lock"):
+        check_refusal_of_lock(say(capsys, "prepare", NAME), ".small-release.lock")
+    with lock(home / "raw" / ".small-release.lock", shared=True):
+        assert say(capsys, "prepare", NAME).code == 0
+
+
+def test_a_file_is_hashed_once(
+    home: Path, entry: Entry, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    for module in ("importing", "raw"):
+        monkeypatch.setattr(f"ninerec_data.{module}.sha256_file", counting)
+    import_release(Home(home), entry, release)
+    assert sorted(hashed) == ["Small_item.csv", "Small_pair.csv"]
+
+
+def test_a_plain_name_goes_before_a_wildcard_of_another_role(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    (folder / "X.csv").write_text("item_id,user_id,timestamp\na,u,1\n")
+    (folder / "text.csv").write_text("a,A title\n")
+    own = Entry(name="own", title="", format="rec", release="own", terms=TERMS)
+    found = import_release(Home(home), own, folder).found
+    assert {role: path.name for role, path in found.items()} == {
+        "interactions": "X.csv",
+        "items": "text.csv",
+    }
 
 
 def check_refusal_of_lock(said: Said, name: str) -> None:

@@ -67,7 +67,7 @@ def imported(source: str) -> set[str]:
             case ast.Call(
                 func=ast.Name(id=call) | ast.Attribute(attr=call),
                 args=[ast.Constant(value=str(name)), *_],
-            ) if call in ("import_module", "__import__", "need"):
+            ) if call in ("import_module", "__import__"):
                 names.add(name)
     return names
 
@@ -116,7 +116,6 @@ def test_code_lines_leave_out_blanks_comments_and_docstrings() -> None:
         ("ninerec_data", "import torch.nn as nn", ["torch.nn"]),
         ("ninerec_data", "from urllib import request", ["urllib.request"]),
         ("ninerec_data", "import importlib\nimportlib.import_module('torch')", ["torch"]),
-        ("ninerec_data", "need('transformers', 'dev')", ["transformers"]),
         ("loaders", "from downloader import fetch", ["downloader"]),
         ("downloader", "import loaders.batches", ["loaders.batches"]),
         ("loaders", "if TYPE_CHECKING:\n    import polars as pl", ["polars"]),

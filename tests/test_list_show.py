@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from ninerec import list as list_verb
 from ninerec import show as show_verb
+from ninerec.options import local_state, raw_files
 from ninerec_data.catalog import catalog, find
 from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.home import Home
+from ninerec_data.raw import hold
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +46,12 @@ def prepare(home: Path, name: str) -> None:
     (folder / "manifest.json").write_text("{}")
 
 
-def register(home: Path, name: str, role: str, path: str) -> None:
-    (home / "raw").mkdir(parents=True, exist_ok=True)
-    with sqlite3.connect(home / "raw" / "journal.sqlite") as journal:
-        journal.execute("create table if not exists files (dataset text, role text, path text)")
-        journal.execute("insert into files values (?, ?, ?)", (name, role, path))
-    journal.close()
+def register(home: Path, name: str, role: str) -> str:
+    """Hold one made-up file for a dataset; returns where it is."""
+    file = home.parent / f"{name}-{role}"
+    file.write_text("1")
+    hold(Home(home), name, "made-up", {role: file}, {role: str(file)})
+    return str(file)
 
 
 def test_list_prints_a_row_for_every_dataset_and_alias(
@@ -99,7 +102,7 @@ def test_list_local_tells_prepared_from_imported(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(home, "bili_food")
-    register(home, "qb", "interactions", "/data/QB_behaviour.tsv")
+    register(home, "qb", "interactions")
     call(home, "list", "--local")
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [(row.split()[0], row.split()[-1]) for row in rows] == [
@@ -119,22 +122,42 @@ def test_list_local_shows_what_the_catalog_lacks(
 
 def test_a_folder_without_manifest_is_not_prepared(home: Path) -> None:
     (home / "prepared" / "bili_food").mkdir(parents=True)
-    assert list_verb.local_state(Home(home), "bili_food") == ""
+    assert local_state(Home(home), "bili_food") == ""
 
 
 def test_raw_files_are_read_without_writing(home: Path) -> None:
-    register(home, "qb", "items", "/data/QB_item.csv")
+    held = register(home, "qb", "items")
     before = (home / "raw" / "journal.sqlite").read_bytes()
-    assert list_verb.raw_files(Home(home), "qb") == {"items": "/data/QB_item.csv"}
-    assert list_verb.raw_files(Home(home), "tn") == {}
+    assert raw_files(Home(home), "qb") == {"items": held}
+    assert raw_files(Home(home), "tn") == {}
     assert (home / "raw" / "journal.sqlite").read_bytes() == before
+
+
+def test_raw_files_of_a_home_that_cannot_be_written_are_read() -> None:
+    root = os.geteuid() == 0  # who may write anything, so somebody else reads then
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        held = register(home, "qb", "items")
+        for path in (home / "raw", home, Path(folder)):
+            path.chmod(0o555)
+        if root:
+            os.seteuid(65534)
+        try:
+            assert not os.access(home / "raw", os.W_OK, effective_ids=True)
+            assert raw_files(Home(home), "qb") == {"items": held}
+            assert local_state(Home(home), "qb") == "imported"
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in (Path(folder), home, home / "raw"):
+                path.chmod(0o755)
 
 
 def test_an_unreadable_journal_is_said(home: Path) -> None:
     (home / "raw").mkdir(parents=True)
     (home / "raw" / "journal.sqlite").write_text("this is no database, however long it may be")
-    with pytest.raises(CheckFailed, match=r"cannot read the journal .*journal\.sqlite"):
-        list_verb.raw_files(Home(home), "qb")
+    with pytest.raises(CheckFailed, match=r"cannot use the journal .*journal\.sqlite"):
+        raw_files(Home(home), "qb")
 
 
 def test_show_prints_statistics_files_sources_and_terms(
@@ -191,12 +214,12 @@ def test_the_next_command_follows_from_what_is_on_disk(state: str, said: str) ->
 
 
 def test_show_json_is_one_document(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    register(home, "hm_200k", "items", "/data/articles.csv")
+    held = register(home, "hm_200k", "items")
     assert call(home, "show", "hm_200k", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["split"] == {"users": 200000}
     assert said["published"]["items"] == "85,019"
-    assert said["local"] == {"state": "imported", "raw": {"items": "/data/articles.csv"}}
+    assert said["local"] == {"state": "imported", "raw": {"items": held}}
     assert said["next"] == "ninerec prepare hm_200k"
 
 

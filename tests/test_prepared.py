@@ -157,14 +157,14 @@ def test_rows_in_are_rows_kept_and_rows_reported(tmp_path: Path) -> None:
 
 def test_a_release_without_rows_is_refused(tmp_path: Path) -> None:
     frame = rows(("u", "a", 1), issue={0: "blank line"})
-    with pytest.raises(CheckFailed, match=r"toy has no interactions: 1 rows read, .*blank line"):
+    with pytest.raises(CheckFailed, match=r"toy has no interactions: 1 rows read \(1 blank line\)"):
         build(tmp_path, Release(interactions=frame))
 
 
 def test_ids_that_do_not_join_are_refused_with_both_looks(tmp_path: Path) -> None:
     items = pl.DataFrame({"item_id": ["v1", "v2"]})
-    frame = rows(("u", "1", 1), ("u", "2", 2), ("u", "v2", 3))
-    with pytest.raises(CheckFailed, match=r"2 of 3 items .*such as 1, 2.* look like v1, v2"):
+    frame = rows(("u", "1", 1), ("u", "2", 2), ("u", "3", 3))
+    with pytest.raises(CheckFailed, match=r"3 of 3 items .*such as 1, 2.* look like v1, v2"):
         build(tmp_path, Release(interactions=frame, items=items))
 
 
@@ -214,6 +214,29 @@ def test_texts_of_several_columns_are_joined(tmp_path: Path) -> None:
     _, tables = build(tmp_path, release, text={"en": ["title_en", "about", "absent"]}, max_words=2)
     assert [r["text_en"] for r in tables["items"]] == ["T one", "three"]
     assert [r["title_en"] for r in tables["items"]] == ["T", None]
+
+
+OURS = ("item", "title_from", "cover", "shard", "offset", "size", "width", "height")
+
+
+def test_columns_of_the_release_named_like_ours_are_renamed_and_noted(tmp_path: Path) -> None:
+    own = {name: [f"own {name}"] for name in (*OURS, "text_en", "release_size")}
+    items = pl.DataFrame({"item_id": ["a"], "title_en": ["T"], **own})
+    users = pl.DataFrame({"user_id": ["u"], "user": ["x"], "start": [7], "end": [8]})
+    release = Release(interactions=rows(("u", "a", 1)), items=items, users=users)
+    result, tables = build(tmp_path, release, text={"en": ["title_en", "size"]})
+    (item,), (user,) = tables["items"], tables["users"]
+    assert (item["item"], item["cover"], item["text_en"]) == (1, "unsettled", "T own size")
+    assert (item["title_from"], item["shard"], item["width"]) == ("release", None, None)
+    renamed = {f"release_{name}": f"own {name}" for name in (*OURS, "text_en") if name != "size"}
+    assert {name: item[name] for name in renamed} == renamed
+    assert (item["release_size"], item["release_release_size"]) == ("own release_size", "own size")
+    assert user == {
+        "user": 0, "user_id": "u", "start": 0, "end": 1,
+        "release_user": "x", "release_start": 7, "release_end": 8,
+    }  # fmt: skip
+    assert "users: the release's column start is release_start" in result["notes"]
+    assert len(result["notes"]) == len(own) - 1 + 3
 
 
 # The whole of prepare: bytes, stages, what may stand in the folder.
@@ -280,9 +303,13 @@ def test_another_split_redoes_the_split_alone_and_keeps_the_first(toy: Toy) -> N
     assert len(list((first.folder / "splits").iterdir())) == 3
 
 
-def test_longer_texts_redo_the_tables(toy: Toy) -> None:
-    toy.prepare()
-    assert toy.prepare(max_words=2).done == ("tables", "split")
+def test_shorter_texts_redo_the_tables_and_keep_every_split(toy: Toy) -> None:
+    toy.prepare(keep_last=13)
+    before = digest(toy.prepare().folder / "splits")
+    made = toy.prepare(max_words=2)
+    assert made.done == ("tables",)
+    assert digest(made.folder / "splits") == before
+    assert len(before) == 8
     ds = open_dataset(toy.name, home=toy.home)
     assert set(ds.text("en")) == {"Title, of"}
 
@@ -303,8 +330,8 @@ def test_a_changed_release_redoes_the_tables_and_drops_its_splits(toy: Toy) -> N
 @pytest.mark.parametrize(
     ("name", "redone"),
     [
-        ("items.parquet", ("tables", "split")),
-        ("manifest.json", ("tables", "split")),
+        ("items.parquet", ("tables",)),
+        ("manifest.json", ("tables",)),
         ("splits/*/sequences.parquet", ("split",)),
     ],
 )
@@ -325,13 +352,30 @@ def test_a_raw_file_changed_in_place_is_said(toy: Toy) -> None:
         toy.prepare()
 
 
-def test_a_new_keep_last_in_the_catalog_becomes_the_default_split(toy: Toy, tmp_path: Path) -> None:
+def test_a_new_keep_last_in_the_catalog_becomes_the_default_split(toy: Toy) -> None:
     """The catalog's own split fields are inputs too: open_dataset must not go on with the old ones."""
     toy.open()
-    (tmp_path / "new").mkdir()
-    write_catalog(tmp_path / "new", layout="ninerec", keys="keep_last = 9")
-    toy.environment["NINEREC_CATALOG"] = str(tmp_path / "new" / "catalog")
+    change_catalog(toy, "keep_last = 9")
     assert toy.open().protocol.split.keep_last == 9
+
+
+def change_catalog(toy: Toy, keys: str) -> None:
+    (toy.folder / "new").mkdir()
+    write_catalog(toy.folder / "new", layout="ninerec", keys=keys)
+    toy.environment["NINEREC_CATALOG"] = str(toy.folder / "new" / "catalog")
+
+
+def test_new_terms_rewrite_the_manifests_alone(toy: Toy) -> None:
+    folder = toy.prepare().folder
+    before = digest(folder)
+    change_catalog(toy, 'terms = { text = "ask first" }')
+    made = toy.prepare()
+    assert made.done == ("manifest",)
+    after = digest(folder)
+    split = f"splits/{made.protocol.split.hash}/manifest.json"
+    assert {name for name in before if before[name] != after[name]} == {"manifest.json", split}
+    assert made.tables["terms"]["text"] == made.split["terms"]["text"] == "ask first"
+    assert toy.prepare().done == ()
 
 
 def test_nothing_prepared_holds_a_path_or_a_user_name(toy: Toy) -> None:
@@ -420,4 +464,4 @@ def test_a_store_of_another_schema_is_refused_with_the_command(toy: Toy) -> None
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
     with pytest.raises(CheckFailed, match=r"schema version 99; .*Run: ninerec prepare toy"):
         open_dataset("toy", home=toy.home)
-    assert toy.prepare().done == ("tables", "split")
+    assert toy.prepare().done == ("tables",)

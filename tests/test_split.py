@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plain
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy import Toy, item_lists, make_toy, masked_items, read_json, varied
 
 from loaders import Sequences
-from ninerec_data import CheckFailed, Dataset, UsageError, get_protocol
+from ninerec_data import CheckFailed, Dataset, Split, UsageError, get_protocol
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +330,36 @@ def test_more_users_than_there_are_cannot_be_drawn(toy: Toy) -> None:
 
 
 def test_a_floor_nobody_reaches_says_how_long_the_longest_history_is(toy: Toy) -> None:
-    with pytest.raises(CheckFailed, match=r"longest history has 31 .* --min-interactions, which is 32"):
+    with pytest.raises(
+        CheckFailed, match=r"longest history has 31 .* --min-interactions, which is 32"
+    ):
         toy.prepare(min_interactions=32)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"order": "x"}, {"warm_users": 0}, {"cold_below": 0}, {"seed": -1}, {"seed": True}]
+)
+def test_a_split_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    with pytest.raises(UsageError, match=f"{key} is .*expected"):
+        Split(**wrong)
+
+
+def test_an_unknown_protocol_like_no_other_is_a_sentence_of_its_own() -> None:
+    with pytest.raises(UsageError, match=r"^unknown protocol 'zzz'\. Known: ninerec-2023, strict$"):
+        get_protocol("zzz")
+
+
+def test_roles_and_groups_are_words_in_a_dictionary(toy: Toy) -> None:
+    folder = toy.open(users=8).split_folder
+    for name, column in (("sequences", "role"), ("items", "group")):
+        file = pq.ParquetFile(folder / f"{name}.parquet")
+        place = file.schema_arrow.get_field_index(column)
+        chunk = file.metadata.row_group(0).column(place)
+        assert (chunk.has_dictionary_page, str(file.schema_arrow.field(column).type)) == (
+            True,
+            "string",
+        )
 
 
 def test_an_unknown_split_field_names_the_nearest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from releases import (
     write_release,
 )
 
+from ninerec_data import CheckFailed, MissingData, get_protocol
 from ninerec_data.files import sha256_file
-from ninerec_data.stats import compare
+from ninerec_data.stats import compare, plot, store_statistics
 from ninerec_data.tables import write_parquet
 from ninerec_data.verify import PUBLISHED, verify
 
@@ -257,6 +259,42 @@ def test_rounded_or_unpublished_figures_are_not_judged(
     judged = {check["name"]: check["ok"] for check in json.loads(said.out)["checks"]}
     assert judged[PUBLISHED] is None
     assert json.loads(say(capsys, "stats", NAME, "--json").out)["matches_published"] is None
+
+
+SPLIT_ROWS = 10 * (5 + 6 * 3)  # the last six rows of users with 5, 6, 7 and 8
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_published_figures_of_the_split_are_judged_on_the_default_split_alone(
+    capsys: Captured, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    figures = f"users = {USERS}, interactions = {SPLIT_ROWS + wrong}"
+    more = f'keep_last = 6\npublished = {{ {figures}, scope = "split" }}\n'
+    make(capsys, tmp_path, monkeypatch, more)
+    assert say(capsys, "prepare", NAME, "--max-length", 5).code == 0
+    said = say(capsys, "verify", NAME, "--json")
+    judged = [c["ok"] for c in json.loads(said.out)["checks"] if c["name"] == PUBLISHED]
+    assert (said.code, judged) == (wrong, [None, not wrong])
+
+
+def test_store_statistics_need_no_default_split(
+    capsys: Captured, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(capsys, tmp_path, monkeypatch)
+    found = json.loads(say(capsys, "stats", NAME, "--json").out)
+    assert say(capsys, "prepare", NAME, "--max-length", 5).code == 0
+    shutil.rmtree(folder / "splits" / get_protocol("ninerec-2023").split.hash)
+    assert store_statistics(folder) == found
+    plot(folder, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_store_statistics_of_a_changed_or_absent_store_are_refused(prepared: Path) -> None:
+    with pytest.raises(MissingData, match="run: ninerec prepare other"):
+        store_statistics(prepared.with_name("other"))
+    flip(prepared / "users.parquet")
+    with pytest.raises(CheckFailed, match=r"users\.parquet changed since the manifest"):
+        store_statistics(prepared)
 
 
 FIGURES = {"users": 1, "items": 2, "interactions": 3}

@@ -1,6 +1,6 @@
 """A user's own data: three files with header lines, each as CSV, TSV or Parquet.
 
-interactions   user_id, item_id and, where known, timestamp (seconds, milliseconds or ISO); more columns are let pass
+interactions   user_id, item_id and, where known, timestamp (seconds, milliseconds, ISO); other columns are noted
 items          item_id, title_en, title_zh, ... or title (taken as title_en, or as the option `language` says)
 users          user_id and features; optional
 covers         a folder (or covers.zip, covers.tar) of <item_id>.jpg; optional
@@ -19,7 +19,14 @@ import polars as pl
 from ninerec_data.errors import CheckFailed
 from ninerec_data.formats.csv_tables import Table, read_headed_table
 from ninerec_data.formats.lines import refuse_not_data, trimmed
-from ninerec_data.formats.pairs import WANTED, finish, header_of, pairs_from_header, scan_pairs
+from ninerec_data.formats.pairs import (
+    WANTED,
+    finish,
+    header_of,
+    left_out,
+    pairs_from_header,
+    scan_pairs,
+)
 from ninerec_data.release import FileReport, Release, Role
 
 __all__ = ["read", "roles"]
@@ -72,7 +79,7 @@ def _interactions(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
         columns["timestamp"] = _time_text(path, schema["timestamp"])
     rows = frame.select(pl.col("n"), pl.lit(False).alias("blank"), **columns)
     interactions, notes = finish(path, rows, timed=timed)
-    return interactions, tuple(notes)
+    return interactions, (*notes, *left_out(list(schema)))
 
 
 def _parquet_schema(path: Path) -> Mapping[str, pl.DataType]:
@@ -116,7 +123,13 @@ def _read_table(
     frame = _read_parquet(path).with_columns(
         identity.alias(key), _changed=pl.col(key).cast(pl.String) != identity
     )
-    frame = frame.rename({old: new for old, new in rename.items() if old in frame.columns})
+    frame = frame.rename(
+        {
+            old: new
+            for old, new in rename.items()
+            if old in frame.columns and new not in frame.columns
+        }
+    )
     kept = frame.filter(pl.col(key) != "")
     trimmed_ids = int(kept["_changed"].fill_null(False).sum())
     report = FileReport(

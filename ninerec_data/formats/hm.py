@@ -92,10 +92,8 @@ def _transactions(path: Path) -> tuple[pl.LazyFrame, tuple[str, ...]]:
         .collect(engine="streaming")
         .row(0)
     )
-    left_out = [name for name in layout.fields if name not in NAMES.values()]
     said = [
         *([f"{padded:,} rows: {PADDED}"] if padded else []),
         f"{total - distinct:,} rows repeat an earlier row and are kept",
-        *([f"columns left out: {', '.join(left_out)}"] if left_out else []),
     ]
     return raw.with_columns(item.str.zfill(DIGITS)), (*notes, *said)

@@ -20,7 +20,15 @@ from ninerec_data.formats.lines import (
     trimmed,
 )
 
-__all__ = ["WANTED", "Pairs", "finish", "header_of", "pairs_from_header", "scan_pairs"]
+__all__ = [
+    "WANTED",
+    "Pairs",
+    "finish",
+    "header_of",
+    "left_out",
+    "pairs_from_header",
+    "scan_pairs",
+]
 
 # Larger numbers cannot be seconds (they would lie after the year 5138): milli-, micro-, nanoseconds.
 _UNITS = (
@@ -118,7 +126,13 @@ def scan_pairs(
         columns = {name: trimmed(column) for name, column in columns.items()}
     rows = lines.select("n", "blank", **columns)
     interactions, said = finish(path, rows, timed="timestamp" in wanted)
-    return interactions, (*seen.notes(), *said, *mended_note(mended))
+    return interactions, (*seen.notes(), *said, *mended_note(mended), *left_out(layout.fields))
+
+
+def left_out(columns: Sequence[str]) -> tuple[str, ...]:
+    """A note on the columns of an interactions file that nothing reads; none where there are none."""
+    names = [name or "one without a name" for name in columns if name not in WANTED]
+    return (f"columns left out: {', '.join(names)}",) if names else ()
 
 
 def finish(path: Path, rows: pl.LazyFrame, *, timed: bool) -> tuple[pl.LazyFrame, list[str]]:
