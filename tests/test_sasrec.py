@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import plain
 import pytest
@@ -17,12 +16,7 @@ from ninerec_data import UsageError
 LENGTH, DIM = 7, 12
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model(*, heads: int = 2, layers: int = 2, seed: int = 0) -> SASRec:
