@@ -28,11 +28,8 @@ Ints = NDArray[np.int64]
 USER_DRAW = 1  # stream number of the counter hash
 GROUPS = ("new", "cold", "warm")
 NEW, COLD, WARM = range(3)
-ROLES = (
-    "train",
-    "cold-outside",
-    "new-outside",
-)  # sequences.parquet holds the words, memory the places
+# sequences.parquet holds the words, memory the places.
+ROLES = ("train", "cold-outside", "new-outside")
 NO_TIME = np.iinfo(np.int64).min
 
 
