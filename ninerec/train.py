@@ -86,7 +86,12 @@ def run(args: argparse.Namespace) -> int:
         split = config.data.split
         open_dataset(config.data.dataset, home=home, protocol_name=config.data.protocol, **split)
         going = new_run(home, config)
-    result = train(home, going, test=not args.no_test, say=say)
+    try:
+        result = train(home, going, test=not args.no_test, say=say)
+    except KeyboardInterrupt:
+        if going.folder.exists():
+            say(f"stopped; go on with: ninerec train --resume {going.name}")
+        raise
     if args.json:
         print_json(result)
     else:

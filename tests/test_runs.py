@@ -372,3 +372,20 @@ def test_data_prepared_anew_belongs_to_no_former_run(toy: Toy) -> None:
     ):
         with pytest.raises(CheckFailed, match="is not the data that"):
             go()
+
+
+def test_an_interrupt_names_the_command_to_go_on_with(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    toy.prepare()
+    stopping(monkeypatch, 3, interrupt)
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    assert run_cli(toy, "train", *words, "--seed", "77") == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "interrupted"
+    assert said[-2].startswith(
+        "stopped; go on with: ninerec train --resume toy-sasrec-id-bce-seed77"
+    )
