@@ -128,7 +128,12 @@ def _train(
     row: dict[str, Any] = {"dataset": name, "items": item_encoder}
     for scenario in _SCENARIOS:
         row[scenario] = found["scenarios"][scenario]["hr@10"]
-    return {**row, "random": found["scenarios"]["regular"]["random_hr@10"], "run": result["run"]}
+    row["random"] = found["scenarios"]["regular"]["random_hr@10"]
+    return {
+        **row,
+        "protocol": f"{found['protocol']} {found['protocol_hash']}",
+        "run": result["run"],
+    }
 
 
 def _command(home: Home, *words: str) -> Any:

@@ -46,7 +46,7 @@ def test_table_has_a_row_for_ids_and_for_titles_of_each_dataset(demo: Demo) -> N
         for name in ("demo_source", "demo_food", "demo_dance")
         for items in ("id", "text")
     ]
-    keys = ["dataset", "items", "regular", "cold", "new", "random", "run"]
+    keys = ["dataset", "items", "regular", "cold", "new", "random", "protocol", "run"]
     assert [list(row) for row in demo.results] == [keys] * 6
 
 
