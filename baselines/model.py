@@ -12,9 +12,9 @@ from baselines.item_id import IdEncoder
 from baselines.objectives import OBJECTIVES
 from baselines.sasrec import SASRec
 from loaders import Batch, Sequences
-from ninerec_data import Dataset
+from ninerec_data import Dataset, Home, open_dataset
 
-__all__ = ["Recommender", "build_model", "open_part", "parameter_groups"]
+__all__ = ["Recommender", "build_model", "open_data", "open_part", "parameter_groups"]
 
 
 class Recommender(nn.Module):
@@ -60,6 +60,12 @@ def build_model(config: Config, ds: Dataset) -> Recommender:
     return Recommender(
         item_encoder=item_encoder, user_encoder=user_encoder, objective=OBJECTIVES[m.objective]
     )
+
+
+def open_data(config: Config, home: Home) -> Dataset:
+    """The prepared dataset and split of a configuration (see `ninerec_data.open_dataset` for its errors)."""
+    d = config.data
+    return open_dataset(d.dataset, home=home, protocol_name=d.protocol, **d.split)
 
 
 def open_part(config: Config, ds: Dataset, part: str) -> Sequences:

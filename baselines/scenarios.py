@@ -9,11 +9,11 @@ from typing import Any
 from baselines.config import Config
 from baselines.evaluate import evaluate
 from baselines.metrics import Ranks
-from baselines.model import build_model, open_part
+from baselines.model import build_model, open_data, open_part
 from baselines.runs import Run
 from baselines.training import choose_device, describe, score
 from loaders import Sequences
-from ninerec_data import Dataset, Home, UsageError, open_dataset
+from ninerec_data import Dataset, Home, UsageError
 
 __all__ = ["SCENARIOS", "evaluate_run"]
 
@@ -30,9 +30,7 @@ def evaluate_run(
     Raises UsageError for an outside scenario where no users were drawn, or with `split` valid.
     """
     config = run.config
-    ds = open_dataset(
-        config.data.dataset, home=home, protocol_name=config.data.protocol, **config.data.split
-    )
+    ds = open_data(config, home)
     run.check_data(ds)
     model = build_model(config, ds)
     model.load_state_dict(run.load_best())

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from baselines.config import Config
 from baselines.evaluate import evaluate
 from baselines.metrics import Ranks
-from baselines.model import Recommender, build_model, open_part, parameter_groups
+from baselines.model import Recommender, build_model, open_data, open_part, parameter_groups
 from baselines.runs import Run
 from loaders import Sequences, make_loader
-from ninerec_data import CheckFailed, Dataset, Home, UsageError, draws, open_dataset
+from ninerec_data import CheckFailed, Dataset, Home, UsageError, draws
 from ninerec_data.files import lock
 
 __all__ = ["choose_device", "describe", "score", "train"]
@@ -55,9 +55,7 @@ def train(
         raise UsageError(msg)
     config = run.config
     device, why = choose_device(config.train.device)
-    ds = open_dataset(
-        config.data.dataset, home=home, protocol_name=config.data.protocol, **config.data.split
-    )
+    ds = open_data(config, home)
     say(f"{run.name}: {ds}; {why}")
     parts = {part: open_part(config, ds, part) for part in ("train", "valid")}
     model = build_model(config, ds).to(device)

@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     from baselines.config import make_config
     from baselines.runs import find_run, new_run
     from baselines.training import train
-    from ninerec_data.dataset import open_dataset
 
     home = find_home(args.home)
     asked: dict[str, Any] = {_OPTIONS[key]: getattr(args, key) for key in _OPTIONS}
@@ -83,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
         if not config.data.dataset:
             msg = "no dataset is named; expected: ninerec train --dataset DATASET (`ninerec list` shows them)"
             raise UsageError(msg)
-        split = config.data.split
-        open_dataset(config.data.dataset, home=home, protocol_name=config.data.protocol, **split)
         going = new_run(home, config)
     try:
         result = train(home, going, test=not args.no_test, say=say)

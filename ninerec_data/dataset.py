@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ninerec_data.errors import CheckFailed, MissingData, UsageError
+from ninerec_data.errors import MissingData, UsageError
 from ninerec_data.home import Home, find_home
-from ninerec_data.manifest import changed_files, read_manifest
+from ninerec_data.manifest import n_items, read_manifest, refuse_changed, tables_manifest
 from ninerec_data.protocol import Protocol, get_protocol
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ class Dataset:
         self.manifest = manifest
         self.split_manifest = split_manifest
         self.name: str = manifest["dataset"]
-        counts = manifest["counts"]
-        self.n_items: int = counts["item_table"] + counts["items_without_row"]
-        self.n_users: int = counts["users"]
+        self.n_items = n_items(manifest)
+        self.n_users: int = manifest["counts"]["users"]
 
     def __repr__(self) -> str:
         return (
@@ -165,10 +164,7 @@ def open_dataset(
         entry, alias_split = find(name)
         name, split = entry.name, {**alias_split, **split}
     folder = place.prepared(name)
-    manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
-        msg = f"{name} is not prepared under {place}; run: ninerec prepare {name}"
-        raise MissingData(msg)
+    manifest = tables_manifest(folder)
     chosen = get_protocol(protocol_name, **{**manifest["split_defaults"], **split})
     split_folder = folder / "splits" / chosen.split.hash
     split_manifest = read_manifest(split_folder / "manifest.json")
@@ -178,14 +174,7 @@ def open_dataset(
             f"{name} has no split {chosen.split.hash} ({said}); run: ninerec prepare {name} {said}"
         )
         raise MissingData(msg)
-    changed = [
-        str(where / file)
-        for where, made in ((folder, manifest), (split_folder, split_manifest))
-        for file in changed_files(where, made["outputs"])
-    ]
-    if changed:
-        msg = f"{', '.join(changed)} changed since the manifest was written; run: ninerec prepare {name}"
-        raise CheckFailed(msg)
+    refuse_changed(name, (folder, manifest), (split_folder, split_manifest))
     return Dataset(folder, chosen, manifest, split_manifest)
 
 

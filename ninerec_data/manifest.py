@@ -7,10 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ninerec_data.errors import CheckFailed
+from ninerec_data.errors import CheckFailed, MissingData
 from ninerec_data.files import sha256_file
 
-__all__ = ["SCHEMA", "changed_files", "file_facts", "read_manifest"]
+__all__ = [
+    "SCHEMA",
+    "changed_files",
+    "file_facts",
+    "n_items",
+    "read_manifest",
+    "refuse_changed",
+    "tables_manifest",
+]
 
 SCHEMA = 1
 
@@ -62,3 +70,29 @@ def changed_files(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> lis
 
 def _dataset_of(path: Path) -> str:
     return next((p.name for p in path.parents if p.parent.name == "prepared"), "DATASET")
+
+
+def tables_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared dataset's tables. Raises MissingData where nothing is prepared."""
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None:
+        msg = f"{folder.name} is not prepared under {folder.parent.parent}; run: ninerec prepare {folder.name}"
+        raise MissingData(msg)
+    return manifest
+
+
+def refuse_changed(dataset: str, *stages: tuple[Path, Mapping[str, Any]]) -> None:
+    """Raise CheckFailed naming every file of these (folder, manifest) stages that changed since."""
+    changed = [
+        str(folder / name)
+        for folder, manifest in stages
+        for name in changed_files(folder, manifest["outputs"])
+    ]
+    if changed:
+        msg = f"{', '.join(changed)} changed since the manifest was written; run: ninerec prepare {dataset}"
+        raise CheckFailed(msg)
+
+
+def n_items(tables: Mapping[str, Any]) -> int:
+    """Items 1..M of a store: those of the item table and those that only interactions name."""
+    return int(tables["counts"]["item_table"] + tables["counts"]["items_without_row"])

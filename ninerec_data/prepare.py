@@ -21,7 +21,7 @@ from ninerec_data.files import atomic_write, canonical_json, lock, staged_folder
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import missing_message
-from ninerec_data.manifest import SCHEMA, changed_files, file_facts, read_manifest
+from ninerec_data.manifest import SCHEMA, changed_files, file_facts, n_items, read_manifest
 from ninerec_data.protocol import Protocol, Split, get_protocol, split_from
 from ninerec_data.raw import RawFile, verified_files
 from ninerec_data.splitting import build_split
@@ -190,17 +190,13 @@ def _keep_splits(old: Path, new: Path, tables: Mapping[str, Any]) -> None:
             shutil.copytree(folder, new / folder.name)
 
 
-def _n_items(tables: Mapping[str, Any]) -> int:
-    return int(tables["counts"]["item_table"] + tables["counts"]["items_without_row"])
-
-
 def _split_inputs(tables: Mapping[str, Any], split: Split) -> dict[str, Any]:
     """Everything the bytes of a split follow from: of the items their number alone."""
     rows = {name: tables["outputs"][name]["sha256"] for name in TABLES if name != "items.parquet"}
     return {
         "recipe": SPLIT_RECIPE,
         "parameters": split.as_json(),
-        "inputs": {**rows, "items": _n_items(tables)},
+        "inputs": {**rows, "items": n_items(tables)},
     }
 
 
@@ -208,7 +204,7 @@ def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict
     split = chosen.split
     log.info("%s: split %s", tables["dataset"], split.hash)
     with staged_folder(folder / "splits" / split.hash) as staging:
-        result = build_split(folder, staging, split, _n_items(tables))
+        result = build_split(folder, staging, split, n_items(tables))
         atomic_write(staging / "leaks.json", canonical_json(result["leaks"]))
         names = tuple(sorted(path.name for path in staging.iterdir()))
         manifest = {

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ninerec_data.dataset import Dataset
-from ninerec_data.errors import CheckFailed, MissingData, UsageError
+from ninerec_data.errors import UsageError
 from ninerec_data.files import atomic_write
-from ninerec_data.manifest import changed_files, read_manifest
+from ninerec_data.manifest import refuse_changed, tables_manifest
 
 __all__ = ["compare", "plot", "statistics", "store_statistics"]
 
@@ -49,15 +49,8 @@ def store_statistics(folder: Path) -> dict[str, Any]:
 
     Raises MissingData where nothing is prepared, CheckFailed where a table changed since its manifest.
     """
-    manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
-        msg = f"{folder.name} is not prepared under {folder.parent.parent}; run: ninerec prepare {folder.name}"
-        raise MissingData(msg)
-    changed = changed_files(folder, manifest["outputs"])
-    if changed:
-        names = ", ".join(str(folder / name) for name in changed)
-        msg = f"{names} changed since the manifest was written; run: ninerec prepare {folder.name}"
-        raise CheckFailed(msg)
+    manifest = tables_manifest(folder)
+    refuse_changed(folder.name, (folder, manifest))
     return _figures(folder, manifest, "store", _store_counts(folder), _lengths(_users(folder)))
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ninerec_data.errors import MissingData, NineRecError
-from ninerec_data.manifest import changed_files, read_manifest
+from ninerec_data.errors import NineRecError
+from ninerec_data.manifest import changed_files, n_items, read_manifest, tables_manifest
 from ninerec_data.protocol import Split, get_protocol, split_from
 from ninerec_data.slices import rows_of
 from ninerec_data.stats import compare
@@ -43,10 +43,7 @@ def verify(folder: Path) -> list[Check]:
 
     Raises MissingData where nothing is prepared, CheckFailed for another schema version.
     """
-    manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
-        msg = f"{folder.name} is not prepared under {folder.parent.parent}; run: ninerec prepare {folder.name}"
-        raise MissingData(msg)
+    manifest = tables_manifest(folder)
     checks = [_bytes(folder, manifest, "tables", TABLES)]
     if checks[0].ok:
         checks += _judged(_tables(folder, manifest), "tables")
@@ -142,7 +139,7 @@ def _split(
     found = f"{lengths.min()}..{lengths.max()} rows"
     yield Check("structure", name + "windows keep their bounds", bool(fits.all()), found)
     first, last = start[training], end[training]
-    counts = np.bincount(item[rows_of(first, last - 2)], minlength=_n_items(tables) + 1)[1:]
+    counts = np.bincount(item[rows_of(first, last - 2)], minlength=n_items(tables) + 1)[1:]
     table = pq.read_table(path / "items.parquet")
     same = np.array_equal(counts, table["train_count"].to_numpy())
     yield Check("values", name + "train counts are those of the rows", same, f"{counts.sum():,}")
@@ -177,11 +174,6 @@ def _published(figures: dict[str, int], published: dict[str, Any] | None, scope:
     verdict = compare(figures, published, scope)
     against = f"{_figures(figures)}; published: {_figures(published) if published else 'nothing'}"
     return Check("values", PUBLISHED, verdict, against)
-
-
-def _n_items(tables: dict[str, Any]) -> int:
-    counts = tables["counts"]
-    return int(counts["item_table"] + counts["items_without_row"])
 
 
 def _figures(values: dict[str, Any]) -> str:
