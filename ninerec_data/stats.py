@@ -131,7 +131,12 @@ def plot(store: Dataset | Path, path: Path) -> None:
         raise UsageError(msg)
     folder = store if isinstance(store, Path) else store.folder
     left, right = figure.subplots(1, 2)
-    left.hist(_lengths(_users(folder)), bins=40, log=True)
+    lengths = _lengths(_users(folder))
+    width = -(
+        -int(np.ptp(lengths) + 1) // 40
+    )  # whole lengths a bin, so that none is empty by rounding
+    edges = np.arange(lengths.min(), lengths.max() + width + 1, width) - 0.5
+    left.hist(lengths, bins=edges, log=True)
     left.set(title=f"{folder.name}: interactions per user", xlabel="interactions", ylabel="users")
     n_items = pq.read_metadata(folder / "items.parquet").num_rows
     popularity = np.sort(np.bincount(_store_items(folder), minlength=n_items + 1)[1:])[::-1]
