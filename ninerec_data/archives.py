@@ -17,7 +17,15 @@ from typing import IO
 from ninerec_data.errors import CheckFailed
 from ninerec_data.formats.lines import refuse_not_data
 
-__all__ = ["Member", "is_archive", "open_archive"]
+__all__ = [
+    "Member",
+    "damage_is_said",
+    "infos_of",
+    "is_archive",
+    "open_archive",
+    "read_in_place",
+    "refuse_unsafe",
+]
 
 MAX_RATIO = 1000  # deflate cannot pass 1032; text and tables stay under 100
 RATIO_FLOOR = 64 << 20  # below this size an extreme ratio does no harm
@@ -74,24 +82,39 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
     """
     if not _opens(path):
         refuse_not_data(path)
-    try:
+    with damage_is_said(path):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield [
                     _zip_member(path, archive, info)
                     for info in archive.infolist()
-                    if not info.is_dir()
+                    if not info.filename.endswith("/")  # a damaged name may be empty
                 ]
         else:
             with tarfile.open(path) as tar:
-                members = [_tar_member(path, tar, info) for info in tar if not info.isdir()]
+                members = [
+                    _tar_member(path, tar, info) for info in infos_of(tar) if not info.isdir()
+                ]
                 _read_on(tar)
                 yield members
+
+
+def read_in_place(path: Path) -> bool:
+    """Whether one member of an archive can be read without the others: not where a tar is compressed."""
+    with path.open("rb") as file:
+        return not file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+
+
+@contextmanager
+def damage_is_said(path: Path, kinds: str = "zip or tar") -> Iterator[None]:
+    """Turn what zipfile and tarfile raise into one message."""
+    try:
+        yield
     except _DAMAGE as error:
         _refuse_other_faults(error)
         said = str(error).partition("\n")[0].rstrip(":")
         msg = (
-            f"{path} is truncated, damaged or no zip or tar ({said}); compare its size with the one on "
+            f"{path} is truncated, damaged or no {kinds} ({said}); compare its size with the one on "
             "the download page and fetch it again, or unpack it and import the folder"
         )
         raise CheckFailed(msg) from error
@@ -100,6 +123,7 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError),
     NotImplementedError,  # a zip of a later version than any
+    UnicodeDecodeError,  # a name that says it is UTF-8 and is not
 )
 
 
@@ -109,6 +133,17 @@ def _refuse_other_faults(error: Exception) -> None:
         raise error
 
 
+def infos_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every member, with tarfile's own word for a size that no file has: it would read in circles."""
+    try:
+        for info in tar:
+            if info.size < 0:
+                raise tarfile.ReadError(f"{info.size} bytes")
+            yield info
+    except ValueError as error:
+        raise tarfile.ReadError(str(error)) from error
+
+
 def _read_on(tar: tarfile.TarFile) -> None:
     """Read what is behind the last member: only at the end of a gz stream is its checksum compared."""
     while tar.fileobj and tar.fileobj.read(1 << 20):
@@ -116,14 +151,14 @@ def _read_on(tar: tarfile.TarFile) -> None:
 
 
 def _zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    _refuse_unsafe(path, info.filename, is_link=(info.external_attr >> 28) == 0xA)
+    refuse_unsafe(path, info.filename, is_link=(info.external_attr >> 28) == 0xA)
     packed = min(info.compress_size, path.stat().st_size)  # what is claimed may be a lie too
     _refuse_bomb(path, info.filename, info.file_size, packed)
     return Member(path, info.filename, info.file_size, lambda: archive.open(info))
 
 
 def _tar_member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    _refuse_unsafe(path, info.name, is_link=not info.isfile())
+    refuse_unsafe(path, info.name, is_link=not info.isfile())
     _refuse_bomb(path, info.name, info.size, path.stat().st_size)  # sparse members claim anything
 
     def opened() -> IO[bytes]:
@@ -145,7 +180,8 @@ def _refuse_bomb(path: Path, name: str, size: int, packed: int) -> None:
         raise CheckFailed(msg)
 
 
-def _refuse_unsafe(path: Path, name: str, *, is_link: bool) -> None:
+def refuse_unsafe(path: Path, name: str, *, is_link: bool) -> None:
+    """Refuse an archive for a member that would lie elsewhere, or is no plain file."""
     inside = PurePosixPath(name.replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or (inside.parts and ":" in inside.parts[0]):
         msg = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from ninerec_data.archives import is_archive, open_archive
+from ninerec_data.archives import is_archive, open_archive, read_in_place
 from ninerec_data.catalog import Entry
 from ninerec_data.errors import CheckFailed, MissingData, NineRecError
 from ninerec_data.files import full_disk_is_said, lock, sha256_file, sweep
@@ -27,7 +27,7 @@ __all__ = ["Imported", "import_release"]
 class Imported:
     """What one import found: role -> path now held, and the roles that are still missing.
 
-    left_in_archive: folders of covers inside the archive, which stay there: only single files are unpacked.
+    left_in_archive: folders of covers inside the archive that are not held: they cannot be read where they lie.
     """
 
     found: Mapping[str, Path]
@@ -53,14 +53,17 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
     with lock(home.raw / f".{entry.release}.lock"), full_disk_is_said(folder / entry.name):
         held_files(home, entry.name)  # a damaged journal is told before anything is put in place
         sweep(folder, entry.name)
-        with _files_of(path, roles, folder / entry.name) as (files, unpacked, left):
+        with _files_of(path, roles, folder / entry.name) as (files, archive, left):
             chosen = _choose(entry, files, roles)
+            if left and archive in files.values():
+                left = ()
+                chosen.setdefault("covers", str(path.absolute()))
             if not chosen:
-                raise MissingData(_nothing_found(entry, path, roles))
+                raise MissingData(_nothing_found(entry, path, roles, left))
             for role, origin in chosen.items():
-                _refuse_unfit(role, files[origin], origin)
+                _refuse_unfit(role, files[origin], origin, archive)
             found = {  # nothing is put in place before everything has been found good
-                role: _put(home, entry, files[origin], roles, unpacked)
+                role: _put(home, entry, files[origin], roles, archive)
                 for role, origin in chosen.items()
             }
             hold(home, entry.name, entry.release, found, chosen)
@@ -81,10 +84,13 @@ def missing_message(entry: Entry, missing: tuple[Role, ...], path: Path | None =
     )
 
 
-def _nothing_found(entry: Entry, path: Path, roles: tuple[Role, ...]) -> str:
+def _nothing_found(entry: Entry, path: Path, roles: tuple[Role, ...], left: tuple[str, ...]) -> str:
     wanted = ", ".join(pattern for role in roles for pattern in role.patterns)
     if path.is_file():
         looked = f"in {path}: it neither is, nor is a zip or tar that holds, one of {wanted}"
+        looked += (
+            f", but for covers that cannot be read there ({left[0]}): unpack it" if left else ""
+        )
     else:
         looked = f"under {path}: looked at any depth for {wanted}"
     give = f"Give the folder or archive of the release, as `ninerec show {entry.name}` describes it"
@@ -116,10 +122,13 @@ def _is_covers(path: PurePath, roles: tuple[Role, ...]) -> bool:
 @contextmanager
 def _files_of(
     path: Path, roles: tuple[Role, ...], beside: Path
-) -> Iterator[tuple[dict[str, Path], bool, tuple[str, ...]]]:
-    """Every file a role may take, by where it comes from; whether it was unpacked; folders left packed."""
+) -> Iterator[tuple[dict[str, Path], Path | None, tuple[str, ...]]]:
+    """Every file a role may take, by where it comes from; the archive if it is one; folders of covers inside.
+
+    The archive itself is among the files where covers can be read in it.
+    """
     if not is_archive(path) or _matching(path, roles):
-        yield {str(file.absolute()): file for file in _walk(path, roles)}, False, ()
+        yield {str(file.absolute()): file for file in _walk(path, roles)}, None, ()
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -127,14 +136,17 @@ def _files_of(
         open_archive(path) as members,
     ):
         files = {}
-        folders = {inside for member in members for inside in PurePosixPath(member.name).parents}
+        names = [PurePosixPath(member.name) for member in members]
+        folders = {inside for name in names for inside in name.parents}
         left = sorted(str(inside) for inside in folders if _is_covers(inside, roles))
         for number, member in enumerate(members):
             file = Path(temporary) / str(number) / path.stem / member.name
             if _matching(file, roles):
                 member.extract(file)
                 files[f"{path.absolute()}!{member.name}"] = file
-        yield files, True, tuple(left)
+        if left and read_in_place(path) and not any(name.name == "data.mdb" for name in names):
+            files[str(path.absolute())] = path
+        yield files, path, tuple(left)
 
 
 def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
@@ -151,7 +163,8 @@ def _walk(path: Path, roles: tuple[Role, ...]) -> list[Path]:
 
     for folder, folders, names in os.walk(path, onerror=unreadable):
         whole = sorted(name for name in folders if _is_covers(PurePath(name), roles))
-        out += [Path(folder) / name for name in (*sorted(names), *whole)]
+        plain = sorted(name for name in names if not name.endswith(".lmdb-lock"))
+        out += [Path(folder) / name for name in (*plain, *whole)]
         folders[:] = sorted(name for name in folders if name not in whole)
     if _is_covers(PurePath(path.name), roles):
         out.append(path)
@@ -183,14 +196,14 @@ def _bytes_of(path: Path) -> str:
     return sha256_file(path) if path.is_file() else str(path)
 
 
-def _refuse_unfit(role: str, file: Path, origin: str) -> None:
+def _refuse_unfit(role: str, file: Path, origin: str, archive: Path | None) -> None:
     """Refuse what is not the file it claims to be, and a name that the journal cannot hold."""
     try:
         origin.encode()
     except UnicodeEncodeError as error:
         msg = f"{origin!a} is no UTF-8 name; rename it and import it again"
         raise CheckFailed(msg) from error
-    if role != "covers" or not file.is_dir():
+    if file != archive and (role != "covers" or not file.is_dir()):
         try:
             refuse_not_data(file)
         except NineRecError as error:
@@ -198,13 +211,15 @@ def _refuse_unfit(role: str, file: Path, origin: str) -> None:
             raise type(error)(str(error).replace(str(file), origin)) from error
 
 
-def _put(home: Home, entry: Entry, file: Path, roles: tuple[Role, ...], unpacked: bool) -> Path:
+def _put(
+    home: Home, entry: Entry, file: Path, roles: tuple[Role, ...], archive: Path | None
+) -> Path:
     """Where a file is held from now on: under raw/files, or where the user has it."""
-    match = _matching(file, roles)
-    if file.is_dir() or match is None:
+    if file.is_dir():
         return file.absolute()
-    inside = f"{entry.name}/{match[2]}"
-    if not unpacked:
+    match = _matching(file, roles)
+    inside = f"{entry.name}/{match[2] if match else file.name}"
+    if archive is None or file == archive:
         return place(file, home, entry.release, inside)
     target = home.raw / "files" / entry.release / inside
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,11 @@ from releases import NAME, digests, held, leftovers, titles, write_catalog, writ
 from releases import pairs as pair_rows
 
 from ninerec_data.archives import is_archive, open_archive
-from ninerec_data.catalog import Entry
+from ninerec_data.catalog import Entry, Terms
+from ninerec_data.cover_sources import open_source
 from ninerec_data.errors import CheckFailed, MissingData, NineRecError
+from ninerec_data.files import sha256_file
+from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import import_release
 from ninerec_data.prepare import prepare
@@ -120,14 +123,90 @@ def test_shadow_files_of_a_mac_are_passed_over(home: Path, entry: Entry, tmp_pat
     assert done.found["interactions"].read_bytes() == FILES[PAIR]
 
 
-def test_covers_left_in_an_archive_are_named(home: Path, entry: Entry, tmp_path: Path) -> None:
-    covers = "Downstream/Small/Small_cover"
-    zipped(tmp_path / "a.zip", {f"{covers}/v1.jpg": b"x", f"{covers}/v2.jpg": b"y", **FILES})
+COVERS = "Downstream/Small/Small_cover"
+WITH_COVERS: Files = {f"{COVERS}/v1.jpg": b"x", f"{COVERS}/v2.jpg": b"y", **FILES}
+
+
+def covers_in(entry: Entry, path: Path) -> list[str]:
+    """What the covers of a dataset lists, by the names that its format knows."""
+    roles = reader(entry.format).roles(entry.options)
+    source = open_source(path, next(role.patterns for role in roles if role.name == "covers"))
+    names = [file.name for file in source.found()]
+    source.close()
+    return names
+
+
+@pytest.mark.parametrize("name", ["stored.zip", "deflated.zip", "plain.tar"])
+@pytest.mark.parametrize("called", ["", "download"])
+def test_covers_in_an_archive_are_held_by_holding_the_archive(
+    home: Path, entry: Entry, tmp_path: Path, name: str, called: str
+) -> None:
+    path = tmp_path / (called or name)
+    PACKS[name](path, WITH_COVERS)
+    done = import_release(Home(home), entry, path)
+    assert done.left_in_archive == ()
+    assert done.found["covers"] == home / "raw/files/small-release/small" / path.name
+    assert done.found["covers"].samefile(path)
+    assert held(home)["covers"] == (str(done.found["covers"]), sha256_file(path))
+    assert covers_in(entry, done.found["covers"]) == [f"{COVERS}/v1.jpg", f"{COVERS}/v2.jpg"]
+    assert done.found["items"].read_bytes() == FILES[ITEM]
+    assert leftovers(home) == []
+
+
+def test_archive_of_covers_alone_completes_what_is_held(
+    home: Path, entry: Entry, tmp_path: Path
+) -> None:
+    zipped(tmp_path / "a.zip", FILES)
+    assert set(import_release(Home(home), entry, tmp_path / "a.zip").found) == {
+        "interactions",
+        "items",
+    }
+    zipped(tmp_path / "b.zip", {"small_COVER/v1.jpg": b"x"})
+    assert set(import_release(Home(home), entry, tmp_path / "b.zip").found) == {"covers"}
+    assert set(held(home)) == {"interactions", "items", "covers"}
+
+
+def test_covers_that_cannot_be_read_in_an_archive_are_left_and_named(
+    home: Path, entry: Entry, tmp_path: Path
+) -> None:
+    for name in ("packed.tar.gz", "packed.tar.xz"):
+        PACKS[name](tmp_path / name, WITH_COVERS)
+        done = import_release(Home(home), entry, tmp_path / name)
+        assert (done.left_in_archive, set(done.found)) == ((COVERS,), {"interactions", "items"})
+    stored(tmp_path / "a.zip", {"Small.lmdb/data.mdb": b"x", "Small.lmdb/lock.mdb": b"", **FILES})
     done = import_release(Home(home), entry, tmp_path / "a.zip")
-    assert done.left_in_archive == (covers,)
-    assert set(done.found) == {"interactions", "items"}
-    zipped(tmp_path / "b.zip", FILES)
-    assert import_release(Home(home), entry, tmp_path / "b.zip").left_in_archive == ()
+    assert (done.left_in_archive, set(done.found)) == (("Small.lmdb",), {"interactions", "items"})
+    path = tmp_path / "covers.tar.gz"
+    PACKS["packed.tar.gz"](path, {"Small_cover/v1.jpg": b"x"})
+    refuse(home, entry, path, MissingData, "cannot be read there (Small_cover)", "unpack it")
+
+
+def test_file_of_covers_in_an_archive_goes_before_its_folder(
+    home: Path, entry: Entry, tmp_path: Path
+) -> None:
+    zipped(tmp_path / "inner.zip", {"v1.jpg": b"inner"})
+    inner = (tmp_path / "inner.zip").read_bytes()
+    stored(tmp_path / "a.zip", {**WITH_COVERS, "Downstream/Small_cover.zip": inner})
+    done = import_release(Home(home), entry, tmp_path / "a.zip")
+    assert done.found["covers"].name == "Small_cover.zip"
+    assert covers_in(entry, done.found["covers"]) == ["v1.jpg"]
+    assert done.left_in_archive == ()
+
+
+def test_whole_kaggle_archive_of_hm_holds_its_images(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "h-and-m-personalized-fashion-recommendations.zip"
+    files = {
+        "articles.csv": b"article_id,prod_name\n0108775015,Strap top\n",
+        "transactions_train.csv": b"t_dat,customer_id,article_id\n2018-09-20,c1,0108775015\n",
+        "images/010/0108775015.jpg": b"x",
+    }
+    zipped(path, files)
+    own = Entry(
+        name="own", title="", format="hm", release="own", terms=Terms(key="none", text="", url="")
+    )
+    done = import_release(Home(home), own, path)
+    assert covers_in(own, done.found["covers"]) == ["images/010/0108775015.jpg"]
+    assert done.missing == ()
 
 
 CLIMBING = [
@@ -204,6 +283,24 @@ def test_tar_member_that_claims_a_terabyte_is_refused(
     refuse(home, entry, path, CheckFailed, "looks like a bomb", "1,099,511,627,776")
 
 
+@pytest.mark.parametrize("digits", [b"\x7f" + b"\xff" * 11, b"\xff" * 12])
+def test_tar_member_whose_size_no_file_has_is_damage(
+    home: Path, entry: Entry, tmp_path: Path, digits: bytes
+) -> None:
+    path = tmp_path / "a.tar"
+    tarred("w")(path, FILES)
+    with tarfile.open(path) as archive:
+        info = archive.getmembers()[0]
+    info.size = 0
+    head = bytearray(info.tobuf())
+    head[124:136] = b"\x80" + digits[1:] if digits[0] == 0x7F else digits
+    head[148:156] = b"%06o\0 " % (sum(head[:148]) + 8 * 32 + sum(head[156:512]))
+    path.write_bytes(bytes(head) + path.read_bytes()[512:])
+    refuse(home, entry, path, CheckFailed)
+    with pytest.raises(CheckFailed, match="truncated, damaged"):
+        open_source(path)
+
+
 def patch_central(path: Path, member: str, offset: int, value: bytes) -> None:
     """Overwrite a field of a member's entry in a zip's central directory."""
     data = bytearray(path.read_bytes())
@@ -221,6 +318,15 @@ def test_zip_claims_are_held_against_the_size_of_the_zip(
     # 3 GB out of a claimed 100 MB, in a zip of some kilobytes
     patch_central(path, PAIR, 20, struct.pack("<II", 100_000_000, 3_000_000_000))
     refuse(home, entry, path, CheckFailed, "looks like a bomb", "3,000,000,000")
+
+
+def test_zip_with_a_name_that_is_not_the_utf8_it_says_is_damaged(
+    home: Path, entry: Entry, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.zip"
+    zipped(path, {**FILES, "readm\xe9.txt": b"x"})
+    path.write_bytes(path.read_bytes().replace("\xe9".encode(), b"\xff\xff"))
+    refuse(home, entry, path, CheckFailed, "truncated, damaged")
 
 
 @pytest.mark.parametrize("claim", [10, 1_000_000])

@@ -23,6 +23,8 @@ from releases import (
     write_release,
 )
 from releases import pairs as pair_rows
+from test_archives import stored, tarred
+from test_lmdb_store import write_lmdb
 
 from ninerec_data.catalog import Entry, Terms, find
 from ninerec_data.files import lock, sha256_file
@@ -137,6 +139,55 @@ def test_folder_of_covers_is_referenced_whole(home: Path, entry: Entry, release:
     (release / "Small_cover" / "v1.jpg").write_bytes(b"x")
     assert import_release(Home(home), entry, release).found["covers"] == release / "Small_cover"
     assert held(home)["covers"] == (str(release / "Small_cover"), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["Small_cover.zip", "small_Cover.tar", "Small_cover.lmdb", "Small.lmdb"]
+)
+def test_file_of_covers_is_linked(home: Path, entry: Entry, release: Path, name: str) -> None:
+    path = release / "elsewhere" / name
+    path.parent.mkdir()
+    if path.suffix == ".zip":
+        stored(path, {"v1.jpg": b"x"})
+    elif path.suffix == ".tar":
+        tarred("w")(path, {"v1.jpg": b"x"})
+    else:
+        write_lmdb(path, {b"v1": b"x"})
+        assert path.with_name(f"{name}-lock").exists()
+    for origin in (release, path):
+        found = import_release(Home(home), entry, origin).found["covers"]
+        assert found.samefile(path)
+        assert held(home)["covers"] == (str(found), sha256_file(path))
+
+
+def test_folder_of_an_lmdb_is_referenced_whole(home: Path, entry: Entry, release: Path) -> None:
+    path = write_lmdb(release / "Small.lmdb", {b"v1": b"x"}, subdir=True)
+    for origin in (release, path):
+        assert import_release(Home(home), entry, origin).found["covers"] == path
+
+
+def test_lock_beside_an_lmdb_is_no_second_store_of_covers(home: Path, tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "bili_images.lmdb", {b"1": b"x"})
+    bili = find("bili_400k")[0]
+    assert import_release(Home(home), bili, tmp_path).found["covers"].name == "bili_images.lmdb"
+
+
+def test_archive_with_covers_is_referenced_where_links_fail(
+    home: Path, entry: Entry, tmp_path: Path, no_links: None
+) -> None:
+    stored(tmp_path / "a.zip", {"Small_cover/v1.jpg": b"x", PAIR: pair_rows().encode()})
+    found = import_release(Home(home), entry, tmp_path / "a.zip").found
+    assert found["covers"] == tmp_path / "a.zip"
+    assert list(digests(home)) == ["raw/files/small-release/small/Small_pair.csv"]
+
+
+def test_page_under_the_name_of_covers_is_refused(
+    capsys: Captured, home: Path, entry: Entry, release: Path
+) -> None:
+    (release / "Small_cover.zip").write_text("<html>quota exceeded</html>")
+    said = say(capsys, "import", NAME, release)
+    check_refusal(said, 3, release / "Small_cover.zip", "is a web page")
+    assert (held(home), digests(home)) == ({}, {})
 
 
 def test_symbolic_link_stands_for_its_file(home: Path, entry: Entry, release: Path) -> None:

@@ -12,7 +12,7 @@ from ninerec_data.errors import UsageError, nearest
 if TYPE_CHECKING:
     from ninerec_data.release import Release, Role
 
-__all__ = ["FORMATS", "Format", "reader"]
+__all__ = ["FORMATS", "Format", "covers_role", "reader"]
 
 FORMATS = {
     name: f"ninerec_data.formats.{name}"
@@ -39,6 +39,15 @@ class Format(Protocol):
 
     def read(self, files: Mapping[str, Path], options: Mapping[str, Any]) -> Release:
         """Read them; raises CheckFailed or MissingData for what cannot be read."""
+
+
+def covers_role(*names: str, lmdb: tuple[str, ...] = (), about: str = "<item>.jpg") -> Role:
+    """Covers: a folder, zip, plain tar or LMDB of these names, best first. lmdb: other names of the last."""
+    from ninerec_data.release import Role
+
+    patterns = [f"{name}{suffix}" for suffix in ("", ".zip", ".tar", ".lmdb") for name in names]
+    more = [f"{name}.lmdb" for name in lmdb]
+    return Role(name="covers", patterns=(*patterns, *more), required=False, about=about)
 
 
 def reader(name: str) -> Format:

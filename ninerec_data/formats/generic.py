@@ -3,7 +3,7 @@
 interactions   user_id, item_id and, where known, timestamp (seconds, milliseconds, ISO); other columns are noted
 items          item_id, title_en, title_zh, ... or title (taken as title_en, or as the option `language` says)
 users          user_id and features; optional
-covers         a folder (or covers.zip, covers.tar) of <item_id>.jpg; optional
+covers         a folder (or covers.zip, covers.tar, covers.lmdb) of <item_id>.jpg; optional
 
 CSV and TSV are read with CSV quoting. Options: language (default "en").
 """
@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from ninerec_data.errors import CheckFailed
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_headed_table
 from ninerec_data.formats.lines import refuse_not_data, trimmed
 from ninerec_data.formats.pairs import (
@@ -40,7 +41,6 @@ def _names(stem: str) -> tuple[str, ...]:
 
 def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:  # noqa: ARG001 - the contract's signature
     """interactions.*, items.*, users.* and covers."""
-    covers = ("covers", "covers.zip", "covers.tar")
     return (
         Role(
             name="interactions",
@@ -49,7 +49,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:  # noqa: ARG001 - the
         ),
         Role(name="items", patterns=_names("items"), about="item_id,title_en,..."),
         Role(name="users", patterns=_names("users"), required=False, about="user_id,..."),
-        Role(name="covers", patterns=covers, required=False, about="<item_id>.jpg"),
+        covers_role("covers", about="<item_id>.jpg"),
     )
 
 

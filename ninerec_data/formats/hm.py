@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_headed_table
 from ninerec_data.formats.lines import first_where, refuse_line, scan_text
 from ninerec_data.formats.pairs import pairs_from_header, scan_pairs
@@ -39,12 +40,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:  # noqa: ARG001 - the
         ),
         Role(name="items", patterns=("articles.csv",), about="article_id,prod_name,..."),
         Role(name="users", patterns=("customers.csv",), required=False, about="customer_id,..."),
-        Role(
-            name="covers",
-            patterns=("images", "images.zip"),
-            required=False,
-            about="010/0108775015.jpg",
-        ),
+        covers_role("images", about="010/0108775015.jpg"),
     )
 
 

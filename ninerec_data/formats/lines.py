@@ -38,7 +38,7 @@ BLANKS = "".join(
         ),
     )
 )
-_CHUNK = 1 << 23
+_CHUNK = 1 << 20  # bytes that stay in the processor's cache over the counts
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive", (".zip", ".xlsx", ".npz")),
     (b"PK\x05\x06", "an empty zip archive", ()),
@@ -123,28 +123,30 @@ class Look:
 def look(path: Path) -> Look:
     """Refuse what is not data or not UTF-8 (with the line), and say what bytes the file is made of."""
     refuse_not_data(path)
-    lines, control, plain, bom = 0, 0, True, False
-    counts = dict.fromkeys((b"\r\n", b'"', b" ", b"\t", b"\r", b"\n", b"\x7f"), 0)
+    control, crlf, unended, plain, bom = 0, 0, 0, True, False
+    counts = dict.fromkeys(b'" \t\r\n\x7f', 0)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             chunk += file.readline()  # so that no character and no CRLF is cut in two
-            bom = bom or (lines == 0 and chunk.startswith(b"\xef\xbb\xbf"))
+            before = counts[0x0A]
+            bom = bom or (before == 0 and chunk.startswith(b"\xef\xbb\xbf"))
             if not chunk.isascii():
                 plain = False
-                _refuse_other_than_utf8(path, chunk, lines)
-            control += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) < 0x20))
-            lines += chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-            for part in counts:
-                counts[part] += chunk.count(part)
-    crlf, quotes, blanks, tabs, returns, ends, delete = counts.values()
-    plain = plain and returns == crlf and delete == 0 and control == tabs + returns + ends
+                _refuse_other_than_utf8(path, chunk, before)
+            octets = np.frombuffer(chunk, np.uint8)
+            control += int(np.count_nonzero(octets < 0x20))
+            for octet in counts:
+                counts[octet] += int(np.count_nonzero(octets == octet))
+            crlf += chunk.count(b"\r\n") if counts[0x0D] else 0
+            unended = not chunk.endswith(b"\n")
+    quotes, blanks, tabs, returns, ends, delete = counts.values()
     return Look(
-        lines=lines,
+        lines=ends + unended,
         crlf=crlf,
         quotes=quotes,
         blanks=blanks,
         tabs=tabs,
-        plain=plain,
+        plain=plain and returns == crlf and delete == 0 and control == tabs + returns + ends,
         bom=bom,
     )
 

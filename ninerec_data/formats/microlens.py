@@ -3,7 +3,7 @@
 X_pairs.csv        user, item, timestamp with a header line (also userID, videoID)
 X_pairs.tsv        user TAB items, ordered by time
 X_title_en.csv     item,title: split at the first comma only; a header `item,title` is passed over
-X_covers           <item>.jpg
+X_covers           <item>.jpg; also X_covers.zip, X_covers.tar, X_covers.lmdb
 
 Options: stem (default "MicroLens-100k"); language of the titles (default "en").
 """
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, has_header, read_table
 from ninerec_data.formats.pairs import pairs_from_header, scan_pairs
 from ninerec_data.formats.sequences import scan_sequences
@@ -47,12 +48,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
             patterns=(f"{stem}_title*.csv",),
             about="item,title",
         ),
-        Role(
-            name="covers",
-            patterns=(f"{stem}_covers", f"{stem}_covers.*"),
-            required=False,
-            about="<item>.jpg",
-        ),
+        covers_role(f"{stem}_covers", f"{stem}_cover", lmdb=(f"{stem}_image",)),
     )
 
 

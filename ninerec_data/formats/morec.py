@@ -2,7 +2,7 @@
 
 users    user TAB items separated by blanks, oldest to newest
 items    one column (ids only), or id and text columns separated by TABs
-covers   a zip or folder of <item>.jpg
+covers   a folder, zip, tar or LMDB of <item>.jpg; the LMDB may have the item file's name (hm_50w_items.lmdb)
 
 Options: users, items, covers (file name patterns; default `*users*.tsv`, `*items*.tsv`, none);
 item_columns (default ["item_id"]); quoted: whether the item file is CSV-quoted (default false).
@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from ninerec_data.errors import UsageError
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_table
 from ninerec_data.formats.sequences import scan_sequences
 from ninerec_data.release import FileReport, Release, Role
@@ -32,10 +33,8 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
         Role(name="items", patterns=(items,), about="one item a line"),
     ]
     if "covers" in options:
-        covers = Role(
-            name="covers", patterns=(options["covers"],), required=False, about="<item>.jpg"
-        )
-        found.append(covers)
+        covers = options["covers"].removesuffix(".zip")
+        found.append(covers_role(covers, lmdb=(items.removesuffix(".tsv"),)))
     return tuple(found)
 
 

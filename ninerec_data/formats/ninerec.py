@@ -4,7 +4,7 @@ X_behaviour.tsv   user TAB items oldest to newest
 X_pair.csv        user, item, time or item, user, time: upstream's README and code contradict each other
 X_item.csv        item, Chinese title, English title; CSV-quoted
 X_url.csv         item, address of its page or cover
-X_cover/          <item>.jpg
+X_cover/          <item>.jpg; also X_cover.zip, X_cover.tar, X.lmdb
 
 Options: stem, such as "Bili_Food" (default any); pair_order ("user,item" or "item,user"), only where the
 item table cannot tell; covers (folder name; default <stem>_cover, the two sources' shared one for those).
@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from ninerec_data.errors import CheckFailed, UsageError
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_table
 from ninerec_data.formats.lines import BLANKS, look
 from ninerec_data.formats.pairs import Pairs, fields_of, header_of, scan_pairs
@@ -55,12 +56,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
             name="items", patterns=(f"{stem}_item.csv",), about="item, Chinese title, English title"
         ),
         Role(name="urls", patterns=(f"{stem}_url.csv",), required=False, about="item, address"),
-        Role(
-            name="covers",
-            patterns=(covers, f"{covers}.zip", f"{covers}.tar"),
-            required=False,
-            about="<item>.jpg",
-        ),
+        covers_role(covers, lmdb=(stem,)),
     )
 
 

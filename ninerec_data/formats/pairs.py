@@ -80,11 +80,16 @@ def pairs_from_header(path: Path, names: Mapping[str, str], *, time: bool = True
     return Pairs(fields=tuple(fields), separator=separator, skip=1)
 
 
-def fields_of(path: Path, layout: Pairs, wanted: Sequence[str]) -> pl.LazyFrame:
-    """Lines split into their wanted fields: n, blank (Boolean), count_ok (Boolean), then Strings, untrimmed."""
+def fields_of(
+    path: Path, layout: Pairs, wanted: Sequence[str], *, tidy: bool = False
+) -> pl.LazyFrame:
+    """Lines split into their wanted fields: n, blank (Boolean), counted (Boolean), then Strings, untrimmed.
+
+    tidy: nothing in the file needs trimming.
+    """
     width = len(layout.fields)
     line = pl.col("line")
-    if layout.skip == 0:
+    if layout.skip == 0 and not tidy:
         line = line.str.strip_prefix("\ufeff")
     parts = line.str.split_exact(layout.separator, width).struct
     counted = (
@@ -95,7 +100,7 @@ def fields_of(path: Path, layout: Pairs, wanted: Sequence[str]) -> pl.LazyFrame:
         .filter(pl.col("n") > layout.skip)
         .select(
             "n",
-            blank=trimmed(line) == "",
+            blank=(line if tidy else trimmed(line)) == "",
             counted=counted,
             **{name: parts.field(f"field_{layout.fields.index(name)}") for name in wanted},
         )
@@ -115,13 +120,15 @@ def scan_pairs(
     """
     seen = seen or look(path)
     wanted = [name for name in WANTED if name in layout.fields]
-    lines = fields_of(path, layout, wanted)
+    tidy = seen.plain and not (seen.quotes or seen.blanks or seen.tabs)
+    # Read once; the checks below and whoever collects the result find the fields in memory.
+    lines = fields_of(path, layout, wanted, tidy=tidy).collect(engine="streaming").lazy()
     _refuse_fields(path, layout, lines, wanted, quotes=seen.quotes > 0)
     columns = {name: pl.col(name) for name in wanted}
     if seen.quotes:
         columns = {name: _unquoted(column) for name, column in columns.items()}
     mended = 0
-    if seen.quotes or seen.blanks or seen.tabs or not seen.plain:
+    if not tidy:
         mended = _count_mended(lines, columns)
         columns = {name: trimmed(column) for name, column in columns.items()}
     rows = lines.select("n", "blank", **columns)

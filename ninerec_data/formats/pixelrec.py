@@ -2,7 +2,7 @@
 
 interactions   item_id, user_id, timestamp; in any order, named by the header
 item info      item_id, view_number, ..., title, tag, description; CSV-quoted
-cover          <item_id>.jpg
+cover          <item_id>.jpg; also cover.zip, cover.tar, X.lmdb
 
 Options: stem (default "PixelRec"), such as "Pixel200K"; interactions, items (file name patterns, where the
 defaults below do not fit); language of the titles (default "zh").
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_headed_table
 from ninerec_data.formats.pairs import WANTED, pairs_from_header, scan_pairs
 from ninerec_data.release import Release, Role
@@ -39,12 +40,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
             patterns=(items,) if items else (f"{stem}_item*.csv", "item_info.csv"),
             about="item_id,...,title,tag,description",
         ),
-        Role(
-            name="covers",
-            patterns=("cover", "covers", "cover.zip", "covers.zip"),
-            required=False,
-            about="<item_id>.jpg",
-        ),
+        covers_role("cover", "covers", lmdb=(stem,), about="<item_id>.jpg"),
     )
 
 

@@ -3,7 +3,7 @@
 X.inter or X.csv   header item_id,user_id,timestamp in any order, comma or TAB; RecBole's `name:type` is understood.
                    The timestamp is often no time but the position in the user's sequence (PAPERS_AND_CODE 1.5).
 text.csv           optional: with a header that begins with item_id, or without one: the id, then columns of text
-cover              optional: <item_id>.jpg
+cover              optional: <item_id>.jpg; also cover.zip, cover.tar, X.lmdb
 
 Options: stem (default any); title_column: which column of a headerless text.csv is the title, counted
 from 0 (default 1; the authors' Bili files have it in 3); language of that title (default "en").
@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_headed_table, read_table
 from ninerec_data.formats.lines import refuse_line
 from ninerec_data.formats.pairs import WANTED, header_of, pairs_from_header, scan_pairs
@@ -43,7 +44,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:
             required=False,
             about="item_id and its texts",
         ),
-        Role(name="covers", patterns=("cover", "covers"), required=False, about="<item_id>.jpg"),
+        covers_role("cover", "covers", lmdb=(stem,), about="<item_id>.jpg"),
     )
 
 

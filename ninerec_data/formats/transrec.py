@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from ninerec_data.errors import CheckFailed
+from ninerec_data.formats import covers_role
 from ninerec_data.formats.csv_tables import Table, read_headed_table
 from ninerec_data.formats.pairs import WANTED, pairs_from_header, scan_pairs
 from ninerec_data.release import Release, Role
@@ -37,12 +38,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:  # noqa: ARG001 - the
         ),
         Role(name="items", patterns=("items.csv",), about="item_id,modality,title_zh,..."),
         Role(name="users", patterns=("users.csv",), required=False, about="user_id,..."),
-        Role(
-            name="covers",
-            patterns=("covers", "covers.zip", "covers.tar"),
-            required=False,
-            about="<item_id>.jpg",
-        ),
+        covers_role("covers", about="<item_id>.jpg"),
     )
 
 
