@@ -24,6 +24,7 @@ __all__ = [
     "print_json",
     "print_table",
     "raw_files",
+    "readable",
     "say",
     "split_options",
     "take_in",
@@ -68,6 +69,12 @@ def figure(value: int | str | None) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+def readable(size: int) -> str:
+    """Bytes as people read them: `12.3 MB`."""
+    step = min((len(str(size)) - 1) // 3, 4)
+    return f"{size / 1000**step:.{min(step, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[step]}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -92,8 +99,16 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse
 
 
-def add_split_options(parser: argparse.ArgumentParser, *, seed: str = "--seed") -> None:
-    """The options that name a protocol and its split (DESIGN 5). seed: the option of the user draw's seed."""
+def add_split_options(
+    parser: argparse.ArgumentParser,
+    *,
+    seed: str = "--seed",
+    missing: Sequence[str] = ("keep", "drop"),
+) -> None:
+    """The options that name a protocol and its split (DESIGN 5).
+
+    seed: the option of the user draw's seed. missing: what can be asked for items without a cover.
+    """
     group = parser.add_argument_group("split")
     group.add_argument("--protocol", metavar="NAME", help="ninerec-2023 (default) or strict")
     group.add_argument(
@@ -112,6 +127,12 @@ def add_split_options(parser: argparse.ArgumentParser, *, seed: str = "--seed") 
     group.add_argument(
         "--warm", type=at_least(1), metavar="K", help="drop items with fewer than K interactions"
     )
+    group.add_argument(
+        "--missing-covers",
+        choices=missing,
+        help="items without a cover: keep them (default), drop them, a split of its own"
+        + (", or give them a blank one" if "blank" in missing else ""),
+    )
 
 
 def split_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,13 +143,15 @@ def split_options(args: argparse.Namespace) -> dict[str, Any]:
         "users": args.users,
         "seed": args.split_seed,
         "warm": args.warm,
+        "covers": "drop" if args.missing_covers == "drop" else None,
     }
     return {key: value for key, value in named.items() if value is not None}
 
 
 def as_typed(split: Mapping[str, Any]) -> str:
     """Split fields as the options of `prepare` that ask for them: ` --warm 20`."""
-    return "".join(f" --{key.replace('_', '-')} {value}" for key, value in split.items())
+    options = {key: f"--{key.replace('_', '-')}" for key in split} | {"covers": "--missing-covers"}
+    return "".join(f" {options[key]} {value}" for key, value in split.items())
 
 
 def local_state(home: Home, name: str) -> str:

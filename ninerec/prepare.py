@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ninerec_data.pictures import Recipe
+
 from ninerec.options import add_split_options, at_least, print_json, say, split_options, take_in
 from ninerec_data.catalog import find
+from ninerec_data.engine import ENGINES
 from ninerec_data.home import find_home
-from ninerec_data.prepare import Prepared, prepare
+from ninerec_data.prepare import CoverOptions, Prepared, prepare
 
 _EXAMPLES = """examples:
   ninerec prepare bili_food --from ~/Downloads/Downstream_datasets.zip
   ninerec prepare bili_500k --warm 20          # also called bili_warm20
+  ninerec prepare hm --missing-covers drop --jobs 8
 """
 
 
@@ -34,7 +39,24 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--max-words", type=at_least(1), default=30, metavar="N", help="words of a text (30)"
     )
-    add_split_options(parser)
+    add_split_options(parser, missing=("keep", "drop", "blank"))
+    group = parser.add_argument_group("covers")
+    group.add_argument(
+        "--fit",
+        choices=("squash", "center_crop"),
+        default="squash",
+        help="squash to 224x224 (default, as the papers) or crop the middle",
+    )
+    group.add_argument(
+        "--decode",
+        choices=("scaled", "exact"),
+        default="scaled",
+        help="JPEGs at a reduced size first (default) or in full",
+    )
+    group.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (the cores)")
+    group.add_argument(
+        "--engine", choices=ENGINES, default="threads", help="where covers are made (threads)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,6 +73,12 @@ def run(args: argparse.Namespace) -> int:
         protocol_name=args.protocol or "ninerec-2023",
         split={**alias_split, **split_options(args)},
         max_words=args.max_words,
+        covers=CoverOptions(
+            recipe=Recipe(fit=args.fit, decode=args.decode),
+            missing="blank" if args.missing_covers == "blank" else "keep",
+            jobs=args.jobs,
+            engine=args.engine,
+        ),
     )
     _warn_of_missing_rows(made)
     if args.json:
@@ -71,6 +99,7 @@ def _as_json(made: Prepared) -> dict[str, Any]:
         "counts": made.tables["counts"],
         "files": made.tables["files"],
         "notes": made.tables["notes"],
+        "covers": made.covers["counts"] if made.covers else None,
         "split": made.split["counts"],
     }
 
@@ -85,6 +114,16 @@ def _warn_of_missing_rows(made: Prepared) -> None:
             "its item table, hence no title; if that is not the table of these interactions, "
             f"run: ninerec import {name} PATH"
         )
+
+
+def _covers(counts: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in counts["reasons"].items())
+    strangers = counts["files_that_join_no_item"]
+    return (
+        f"{counts['ok']:,} of {sum(counts[key] for key in ('ok', 'missing', 'broken')):,} items"
+        + (f" ({reasons})" if reasons else "")
+        + (f", {strangers:,} files join no item" if strangers else "")
+    )
 
 
 def _tell(made: Prepared) -> None:
@@ -110,6 +149,8 @@ def _tell(made: Prepared) -> None:
     print(
         f"  store  {counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"
     )
+    if made.covers:
+        print(f"  covers {_covers(made.covers['counts'])}")
     test = split["targets"]["test"]
     print(
         f"  split  {split['users']:,} users, {split['pool']:,} candidates, test targets: "

@@ -183,6 +183,7 @@ SPLIT_KEYS: dict[str, Kind] = {
     "seed": "whole number",
     "warm": "whole number",
     "warm_users": "whole number",
+    "covers": ("keep", "drop"),
     "cold_below": "whole number",
     "pool": "text",
 }

@@ -7,15 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ninerec_data.errors import MissingData, UsageError
+from ninerec_data.errors import CheckFailed, MissingData, UsageError
 from ninerec_data.home import Home, find_home
-from ninerec_data.manifest import n_items, read_manifest, refuse_changed, tables_manifest
+from ninerec_data.manifest import (
+    covers_of_store,
+    n_items,
+    read_manifest,
+    refuse_changed,
+    tables_manifest,
+)
 from ninerec_data.protocol import Protocol, get_protocol
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from ninerec_data.shards import Covers
 
 __all__ = ["Dataset", "open_dataset"]
 
@@ -128,6 +136,37 @@ class Dataset:
         names = self.items.column_names
         return tuple(name.removeprefix("text_") for name in names if name.startswith("text_"))
 
+    @property
+    def has_covers(self) -> bool:
+        """Whether the covers stage was done: each item's cover is ok, missing or broken."""
+        return "covers" in self.manifest
+
+    @cached_property
+    def covers(self) -> Covers:
+        """Random access to the covers: `covers[item]` is the JPEG's bytes, or None.
+
+        Raises MissingData where no covers were prepared.
+        """
+        import numpy as np
+
+        from ninerec_data.shards import Covers
+
+        if not self.has_covers:
+            msg = (
+                f"{self.name} has no prepared covers; run: ninerec import {self.name} PATH (of its covers), "
+                f"then: ninerec prepare {self.name}"
+            )
+            raise MissingData(msg)
+
+        def column(name: str) -> NDArray[Any]:
+            return np.concatenate([[0], self.items[name].fill_null(0).to_numpy()])
+
+        return Covers(self.folder / "covers", column("shard"), column("offset"), column("size"))
+
+    def cover(self, item: int) -> bytes | None:
+        """The JPEG of one item, None where it has no cover. Raises MissingData as `covers` does."""
+        return self.covers[item]
+
     def text(self, language: str) -> list[str]:
         """The cut text of items 1..n_items in a language; empty where an item has none."""
         if language not in self.languages:
@@ -175,7 +214,22 @@ def open_dataset(
         )
         raise MissingData(msg)
     refuse_changed(name, (folder, manifest), (split_folder, split_manifest))
+    _refuse_other_covers(name, folder, manifest)
     return Dataset(folder, chosen, manifest, split_manifest)
+
+
+def _refuse_other_covers(name: str, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Shards of another index than items.parquet points into, or of another size, are refused."""
+    if "covers" not in manifest:
+        return
+    covers = read_manifest(folder / "covers" / "manifest.json")
+    bad = covers is None or covers_of_store(covers) != manifest["covers"]
+    for shard, facts in (covers or manifest)["outputs"].items() if not bad else ():
+        path = folder / "covers" / shard
+        bad = bad or not path.is_file() or path.stat().st_size != facts["size"]
+    if bad:
+        msg = f"the covers in {folder / 'covers'} are not those of the tables; run: ninerec prepare {name}"
+        raise CheckFailed(msg)
 
 
 def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
@@ -184,6 +238,8 @@ def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
     for key, value in split.items():
         if key == "keep_last":
             words.append(f"--max-length {value - 3}")
+        elif key == "covers":
+            words.append(f"--missing-covers {value}")
         elif key in ("min_interactions", "users", "seed", "warm"):
             words.append(f"--{key.replace('_', '-')} {value}")
         else:

@@ -21,6 +21,8 @@ __all__ = [
     "canonical_json",
     "full_disk_is_said",
     "hash_of",
+    "link_files",
+    "link_or_copy",
     "lock",
     "sha256_file",
     "staged_folder",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 CHUNK = 1 << 20
+SYNC_ONE_BY_ONE = 1000  # files; of more, flushing the whole system is sooner done
 
 
 def canonical_json(value: Any) -> str:
@@ -105,8 +108,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
         try:
             staging.chmod(0o755)
             yield staging
-            for file in staging.rglob("*"):
-                if file.is_file():
+            files = [file for file in staging.rglob("*") if file.is_file()]
+            if len(files) > SYNC_ONE_BY_ONE:
+                os.sync()
+            else:
+                for file in files:
                     _sync(file)
             aside = staging.with_name(staging.name.replace(".tmp-", ".old-", 1))
             if target.exists():
@@ -118,11 +124,33 @@ def staged_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file that is never written again; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def link_files(source: Path, target: Path, without: tuple[str, ...] = ()) -> None:
+    """Every finished file of a folder under a second name, at any depth; `without` names of its top."""
+    for file in sorted(source.rglob("*")):
+        inside = file.relative_to(source)
+        if file.is_file() and inside.parts[0] not in without:
+            (target / inside).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, target / inside)
+
+
 def sweep(folder: Path, name: str) -> None:
-    """Remove what killed runs left beside `folder/name`, half written folders or files. Call under `lock`."""
-    for prefix in (".tmp-", ".old-"):  # the ending is tempfile's: "a" must not sweep "a-b"
-        for left in folder.glob(f"{prefix}{name}-????????"):
+    """Clear what killed runs left beside `folder/name`, and put a folder moved aside back. Call under `lock`."""
+    for left in folder.glob(f".old-{name}-????????"):  # the ending is tempfile's: "a" is not "a-b"
+        target = folder / left.name[len(".old-") : -len("-????????")]
+        if target.exists():
             shutil.rmtree(left, ignore_errors=True)
+        else:  # killed between the two renames: the old folder is the last whole one
+            left.rename(target)
+    for left in folder.glob(f".tmp-{name}-????????"):
+        shutil.rmtree(left, ignore_errors=True)
     for half in folder.glob(f".{name}.????????"):
         if half.suffix != ".lock":
             half.unlink(missing_ok=True)

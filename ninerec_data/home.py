@@ -27,6 +27,10 @@ class Home:
     def prepared(self, dataset: str) -> Path:
         return self.root / "prepared" / dataset
 
+    def lock_of(self, dataset: str) -> Path:
+        """The lock file of who prepares, repairs or removes a dataset."""
+        return self.root / "prepared" / f".{dataset}.lock"
+
     def __str__(self) -> str:
         return str(self.root)
 

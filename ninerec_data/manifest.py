@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ninerec_data.errors import CheckFailed, MissingData
-from ninerec_data.files import sha256_file
+from ninerec_data.files import atomic_write, canonical_json, sha256_file, sweep
 
 __all__ = [
+    "INDEX",
     "SCHEMA",
     "changed_files",
+    "covers_of_store",
+    "current",
     "file_facts",
     "n_items",
     "read_manifest",
     "refuse_changed",
     "tables_manifest",
+    "versions",
+    "with_facts",
 ]
 
 SCHEMA = 1
+INDEX = "index.parquet"  # of the covers: where each item's JPEG lies, or why there is none
+
+log = logging.getLogger(__name__)
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -93,6 +103,42 @@ def refuse_changed(dataset: str, *stages: tuple[Path, Mapping[str, Any]]) -> Non
         raise CheckFailed(msg)
 
 
+def covers_of_store(covers: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store's manifest says of its covers; as long as it does not, items.parquet is not of them."""
+    return {"index": covers["outputs"][INDEX]["sha256"], "counts": covers["counts"]}
+
+
 def n_items(tables: Mapping[str, Any]) -> int:
     """Items 1..M of a store: those of the item table and those that only interactions name."""
     return int(tables["counts"]["item_table"] + tables["counts"]["items_without_row"])
+
+
+def current(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a stage that was made from just this and is whole; else None: make it."""
+    try:
+        manifest = read_manifest(folder / "manifest.json")
+    except CheckFailed as error:
+        log.warning("%s: made anew", error)
+        return None
+    if manifest is None:
+        return None
+    same = all(manifest.get(key) == value for key, value in wanted.items())
+    return manifest if same and not changed_files(folder, manifest["outputs"]) else None
+
+
+def with_facts(
+    folder: Path, manifest: dict[str, Any], facts: Mapping[str, Any], done: list[str]
+) -> dict[str, Any]:
+    """The manifest with the catalog's facts of now; where they changed it alone is written again."""
+    sweep(folder, "manifest.json")
+    if all(manifest.get(key) == value for key, value in facts.items()):
+        return manifest
+    manifest |= facts
+    atomic_write(folder / "manifest.json", canonical_json(manifest))
+    if "manifest" not in done:
+        done.append("manifest")
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("ninerec", "numpy", "polars", "pyarrow")}

@@ -11,25 +11,33 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData, NineRecError, UsageError
-from ninerec_data.files import atomic_write, canonical_json, lock, staged_folder, sweep
+from ninerec_data.cover_stage import CoverOptions, CoverStage
+from ninerec_data.errors import MissingData, NineRecError, UsageError
+from ninerec_data.files import atomic_write, canonical_json, link_files, lock, staged_folder, sweep
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import missing_message
-from ninerec_data.manifest import SCHEMA, changed_files, file_facts, n_items, read_manifest
+from ninerec_data.manifest import (
+    SCHEMA,
+    current,
+    file_facts,
+    n_items,
+    read_manifest,
+    versions,
+    with_facts,
+)
 from ninerec_data.protocol import Protocol, Split, get_protocol, split_from
 from ninerec_data.raw import RawFile, verified_files
 from ninerec_data.splitting import build_split
 from ninerec_data.tables import TABLES, build_tables
 
-__all__ = ["Prepared", "prepare", "protocol_for"]
+__all__ = ["CoverOptions", "Prepared", "prepare", "protocol_for"]
 
-TABLE_RECIPE = 1  # raised when the same input would give other table bytes
+TABLE_RECIPE = 2  # raised when the same input would give other table bytes
 SPLIT_RECIPE = 1
 
 log = logging.getLogger(__name__)
@@ -37,11 +45,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What one `prepare` left: the folder, both manifests, and which stages it had to do."""
+    """What one `prepare` left: the folder, the manifests, and which stages it had to do.
+
+    covers: None where no covers are held.
+    """
 
     folder: Path
     protocol: Protocol
     tables: Mapping[str, Any]
+    covers: Mapping[str, Any] | None
     split: Mapping[str, Any]
     done: tuple[str, ...]
 
@@ -53,8 +65,9 @@ def prepare(
     protocol_name: str = "ninerec-2023",
     split: Mapping[str, Any] | None = None,
     max_words: int = 30,
+    covers: CoverOptions | None = None,
 ) -> Prepared:
-    """Build (or find up to date) the tables and one split of a dataset.
+    """Build (or find up to date) the tables, the covers and one split of a dataset.
 
     split: fields of `Split` that differ from the protocol's and the catalog's.
     Raises MissingData for files not imported, CheckFailed for data that cannot be used.
@@ -64,24 +77,37 @@ def prepare(
         raise UsageError(msg)
     chosen = protocol_for(entry, protocol_name, split or {})
     folder = home.prepared(entry.name)
-    with lock(folder.parent / f".{entry.name}.lock"):
+    with lock(home.lock_of(entry.name)):
         sweep(folder.parent, entry.name)
         done: list[str] = []
         with lock(home.raw / f".{entry.release}.lock", shared=True):  # no import meanwhile
             held = _held(home, entry)
-            tables = _current(folder, _table_inputs(entry, held, max_words))
+            tables = current(folder, _table_inputs(entry, held, max_words))
             if tables is None:
                 tables = _do_tables(folder, entry, held, max_words)
                 done.append("tables")
-        tables = _with_facts(folder, tables, _catalog_facts(entry), done)
+            tables = with_facts(folder, tables, _catalog_facts(entry), done)
+            settled = None
+            if "covers" in held:
+                stage = CoverStage(
+                    home, entry, folder, held["covers"].path, covers or CoverOptions()
+                )
+                tables, settled = stage.settled(tables, done)
         sweep(folder / "splits", "*")
         split_folder = folder / "splits" / chosen.split.hash
-        made = _current(split_folder, _split_inputs(tables, chosen.split))
+        made = current(split_folder, _split_inputs(tables, chosen.split))
         if made is None:
             made = _do_split(folder, tables, chosen)
             done.append("split")
-        made = _with_facts(split_folder, made, {"terms": tables["terms"]}, done)
-    return Prepared(folder=folder, protocol=chosen, tables=tables, split=made, done=tuple(done))
+        made = with_facts(split_folder, made, {"terms": tables["terms"]}, done)
+    return Prepared(
+        folder=folder,
+        protocol=chosen,
+        tables=tables,
+        covers=settled,
+        split=made,
+        done=tuple(done),
+    )
 
 
 def protocol_for(entry: Entry, name: str, overrides: Mapping[str, Any]) -> Protocol:
@@ -111,7 +137,7 @@ def _table_inputs(entry: Entry, held: Mapping[str, RawFile], max_words: int) -> 
         "inputs": {
             role: {"name": file.path.name, "size": file.size, "sha256": file.sha256}
             for role, file in held.items()
-            if file.sha256
+            if file.sha256 and role != "covers"
         },
     }
 
@@ -123,33 +149,6 @@ def _catalog_facts(entry: Entry) -> dict[str, Any]:
         "published": entry.published.as_json() if entry.published else None,
         "terms": {"key": entry.terms.key, "text": entry.terms.text, "url": entry.terms.url},
     }
-
-
-def _current(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest of a stage that was made from just this and is whole; else None: make it."""
-    try:
-        manifest = read_manifest(folder / "manifest.json")
-    except CheckFailed as error:
-        log.warning("%s: made anew", error)
-        return None
-    if manifest is None:
-        return None
-    same = all(manifest.get(key) == value for key, value in wanted.items())
-    return manifest if same and not changed_files(folder, manifest["outputs"]) else None
-
-
-def _with_facts(
-    folder: Path, manifest: dict[str, Any], facts: Mapping[str, Any], done: list[str]
-) -> dict[str, Any]:
-    """The manifest with the catalog's facts of now; where they changed it alone is written again."""
-    sweep(folder, "manifest.json")
-    if all(manifest.get(key) == value for key, value in facts.items()):
-        return manifest
-    manifest |= facts
-    atomic_write(folder / "manifest.json", canonical_json(manifest))
-    if "manifest" not in done:
-        done.append("manifest")
-    return manifest
 
 
 def _do_tables(
@@ -170,10 +169,11 @@ def _do_tables(
             "outputs": file_facts(staging, TABLES),
             **result,
             **_catalog_facts(entry),
-            "versions": _versions(),
+            "versions": versions(),
         }
         atomic_write(staging / "manifest.json", canonical_json(manifest))
         _keep_splits(folder / "splits", staging / "splits", manifest)
+        link_files(folder / "covers", staging / "covers")  # whose pictures need no second decoding
     return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
 
 
@@ -186,13 +186,15 @@ def _keep_splits(old: Path, new: Path, tables: Mapping[str, Any]) -> None:
         except NineRecError as error:
             log.warning("%s: dropped", error)
             continue
-        if _current(folder, wanted):
+        if current(folder, wanted):
             shutil.copytree(folder, new / folder.name)
 
 
 def _split_inputs(tables: Mapping[str, Any], split: Split) -> dict[str, Any]:
-    """Everything the bytes of a split follow from: of the items their number alone."""
+    """Everything the bytes of a split follow from: of the items their number, and covers where they matter."""
     rows = {name: tables["outputs"][name]["sha256"] for name in TABLES if name != "items.parquet"}
+    if split.covers == "drop":
+        rows["covers"] = tables.get("covers", {}).get("index")
     return {
         "recipe": SPLIT_RECIPE,
         "parameters": split.as_json(),
@@ -201,8 +203,11 @@ def _split_inputs(tables: Mapping[str, Any], split: Split) -> dict[str, Any]:
 
 
 def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
-    split = chosen.split
-    log.info("%s: split %s", tables["dataset"], split.hash)
+    split, name = chosen.split, tables["dataset"]
+    if split.covers == "drop" and "covers" not in tables:
+        msg = f"{name} holds no covers, so none are missing; run: ninerec import {name} PATH (of its covers)"
+        raise MissingData(msg)
+    log.info("%s: split %s", name, split.hash)
     with staged_folder(folder / "splits" / split.hash) as staging:
         result = build_split(folder, staging, split, n_items(tables))
         atomic_write(staging / "leaks.json", canonical_json(result["leaks"]))
@@ -210,17 +215,13 @@ def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict
         manifest = {
             "schema": SCHEMA,
             "stage": "split",
-            "dataset": tables["dataset"],
+            "dataset": name,
             "split_hash": split.hash,
             **_split_inputs(tables, split),
             "outputs": file_facts(staging, names),
             "counts": result["counts"],
-            "versions": _versions(),
+            "versions": versions(),
             "terms": tables["terms"],
         }
         atomic_write(staging / "manifest.json", canonical_json(manifest))
     return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("ninerec", "numpy", "polars", "pyarrow")}

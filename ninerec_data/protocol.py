@@ -42,6 +42,7 @@ class Split:
     warm: drop items with fewer interactions, then users below `warm_users`, until neither changes
         (NineRec Table 15); None drops nothing.
     cold_below: an item with 1 .. cold_below-1 train occurrences is cold, with none new.
+    covers: "drop" leaves out the interactions with items that have no cover, before anything else.
     pool: the candidates: items of the kept windows, or every item of the release with an interaction.
     """
 
@@ -52,6 +53,7 @@ class Split:
     seed: int = 0
     warm: int | None = None
     warm_users: int = 10
+    covers: Literal["keep", "drop"] = "keep"
     cold_below: int = 10
     pool: Literal["windows", "release"] = "windows"
 
@@ -68,17 +70,22 @@ class Split:
         if self.order != "time-then-file":
             msg = f"split order is '{self.order}'; expected 'time-then-file'"
             raise UsageError(msg)
+        if self.covers not in ("keep", "drop"):
+            msg = f"split covers is '{self.covers}'; expected 'keep' or 'drop'"
+            raise UsageError(msg)
         if self.pool not in ("windows", "release"):
             msg = f"split pool is '{self.pool}'; expected 'windows' or 'release'"
             raise UsageError(msg)
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that matter: a seed without a draw and a user floor without warm items do not."""
+        """The fields that matter: a seed without a draw, a user floor without warm items, kept covers do not."""
         values = asdict(self)
         if self.users is None:
             del values["seed"]
         if self.warm is None:
             del values["warm_users"]
+        if self.covers == "keep":
+            del values["covers"]
         return values
 
     @property

@@ -19,7 +19,15 @@ from ninerec_data.errors import CheckFailed, MissingData
 from ninerec_data.files import sha256_file
 from ninerec_data.home import Home
 
-__all__ = ["RawFile", "held_files", "hold", "verified_files"]
+__all__ = [
+    "RawFile",
+    "held_files",
+    "hold",
+    "known_digests",
+    "place",
+    "remember_digests",
+    "verified_files",
+]
 
 JOURNAL_NEEDS = 1 << 16  # bytes: its first pages, log and shared memory
 _TABLE = """
@@ -27,6 +35,13 @@ create table if not exists files (
     dataset text not null, role text not null, release text not null, path text not null,
     origin text not null, size integer, sha256 text, mtime_ns integer, terms text not null,
     primary key (dataset, role)
+)
+"""
+# What a file inside a source of covers held when it had that size and time: `prepare` reads it once.
+_DIGESTS = """
+create table if not exists digests (
+    source text not null, name text not null, size integer, stamp integer, digest text not null,
+    primary key (source, name)
 )
 """
 
@@ -56,6 +71,7 @@ def journal(home: Home) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
             connection.execute(_TABLE)
+            connection.execute(_DIGESTS)
             with connection:
                 yield connection
     except sqlite3.Error as error:
@@ -127,6 +143,22 @@ def held_files(home: Home, dataset: str) -> dict[str, RawFile]:
         )
         for role, path, origin, size, digest, mtime in sorted(rows)
     }
+
+
+def known_digests(home: Home, source: Path) -> dict[tuple[str, int, int], str]:
+    """(name, size, stamp) -> digest of the files of a source of covers that were read before."""
+    with journal(home) as connection:
+        rows = connection.execute(
+            "select name, size, stamp, digest from digests where source = ?", (str(source),)
+        ).fetchall()
+    return {(name, size, stamp): digest for name, size, stamp, digest in rows}
+
+
+def remember_digests(home: Home, source: Path, seen: dict[tuple[str, int, int], str]) -> None:
+    """Note what files of a source of covers held."""
+    rows = [(str(source), *file, digest) for file, digest in seen.items()]
+    with journal(home) as connection:
+        connection.executemany("insert or replace into digests values (?,?,?,?,?)", rows)
 
 
 def verified_files(home: Home, dataset: str) -> dict[str, RawFile]:

@@ -50,8 +50,11 @@ def build_split(prepared: Path, folder: Path, split: Split, n_items: int) -> dic
     """
     history = _load(prepared)
     steps = {}
-    if split.warm is not None:
-        history = _warm(history, split, n_items, folder)
+    if split.warm is not None or split.covers == "drop":
+        rows = len(history.item)
+        covered = _covered(prepared) if split.covers == "drop" else np.ones(n_items + 1, np.bool_)
+        history = _filtered(history, split, covered, folder)
+        steps["interactions_left_out"] = rows - len(history.item)
         steps["users_warm"] = int((history.end > history.start).sum())
     users, chosen = _draw(history, split)
     steps["users_long_enough"] = len(users)
@@ -96,6 +99,8 @@ def _draw(history: History, split: Split) -> tuple[Ints, Ints]:
     if len(users) == 0:
         why = f"the longest history has {int(lengths.max(initial=0))} interactions"
         way = f"lower --min-interactions, which is {split.min_interactions}"
+        if split.covers == "drop":
+            way = f"keep items without a cover (--missing-covers keep) or {way}"
         if split.warm is not None:
             why = f"under --warm {split.warm} (items) and {split.warm_users} (users) {why}"
             way = f"lower --warm or {way}"
@@ -123,17 +128,25 @@ def _load(prepared: Path) -> History:
     )
 
 
-def _warm(history: History, split: Split, n_items: int, folder: Path) -> History:
-    """NineRec Table 15: drop items with too few interactions, then users, until neither changes."""
-    user = np.repeat(np.arange(len(history.start)), history.end - history.start)
+def _covered(prepared: Path) -> NDArray[np.bool_]:
+    """(n_items + 1,) whether an item has a cover."""
+    cover = pl.read_parquet(prepared / "items.parquet", columns=["cover"])["cover"]
+    return np.concatenate([[False], (cover == "ok").to_numpy()])
+
+
+def _filtered(history: History, split: Split, covered: NDArray[np.bool_], folder: Path) -> History:
+    """Drop interactions with items that are not covered; then, NineRec Table 15, items with too few
+    interactions and users with too few, until neither changes."""
+    n_items, n_users = len(covered), len(history.start)
+    user = np.repeat(np.arange(n_users), history.end - history.start)
     rows = rows_of(history.start, history.end)
-    while True:
+    keep = covered[history.item[rows]]
+    rows, user = rows[keep], user[keep]
+    while split.warm is not None:
         before = len(rows)
-        item_n = np.bincount(history.item[rows], minlength=n_items + 1)
-        keep = item_n[history.item[rows]] >= (split.warm or 0)
+        keep = np.bincount(history.item[rows], minlength=n_items)[history.item[rows]] >= split.warm
         rows, user = rows[keep], user[keep]
-        user_n = np.bincount(user, minlength=len(history.start))
-        keep = user_n[user] >= split.warm_users
+        keep = np.bincount(user, minlength=n_users)[user] >= split.warm_users
         rows, user = rows[keep], user[keep]
         if len(rows) == before:
             break

@@ -6,20 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ninerec_data.errors import CheckFailed
 from ninerec_data.release import FileReport, Release
 
 __all__ = ["TABLES", "build_tables", "cut_text", "write_parquet"]
 
+Ints = NDArray[np.int64]
 TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
 ROW_GROUP = 1 << 20
+NO_TIME = np.iinfo(np.int64).min
 # Releases lack rows for some items, samples for most; under this share the table is another one's.
 MUST_JOIN = 0.01
-ITEM_COLUMNS = ("item", "title_from", "cover", "shard", "offset", "size", "width", "height")
+ITEM_COLUMNS = (
+    *("item", "title_from", "cover", "cover_reason"),
+    *("shard", "offset", "size", "width", "height"),
+)
 USER_COLUMNS = ("user", "start", "end")
 # Control, byte-order and zero-width characters: seen in the releases' titles, invisible to a reader.
 _INVISIBLE = r"[\p{Cc}\p{Cf}]+"
@@ -47,17 +54,17 @@ def build_tables(
         _refuse_no_rows(account, dataset)
     if account.dropped:
         rows = rows.filter(pl.col("issue").is_null())
-    users = rows.select(pl.col("user_id").unique(maintain_order=True)).with_row_index("user")
-    items, item_counts = _number_items(features, rows["item_id"], dataset)
+    users = _distinct(rows, "user_id").with_row_index("user")
+    items, item_counts = _number_items(features, _distinct(rows, "item_id"), dataset)
     rows = _numbered(rows, users, items)  # from here on no id is held once a row
-    rows = _ordered(rows)
+    lengths = np.bincount(rows["user"])
+    rows = _ordered(rows, lengths)
     parts = {lang: [names.get(part, part) for part in columns] for lang, columns in text.items()}
     write_parquet(_with_text(items, parts, max_words), folder / "items.parquet")
-    write_parquet(_user_table(users, rows, of_users), folder / "users.parquet")
+    write_parquet(_user_table(users, lengths, of_users), folder / "users.parquet")
     write_parquet(rows, folder / "interactions.parquet")
     counts = {
         "users": users.height,
-        "items": rows["item"].n_unique(),
         "interactions": rows.height,
         **item_counts,
         **_order_counts(rows),
@@ -90,27 +97,32 @@ def _refuse_no_rows(account: FileReport, dataset: str) -> None:
     raise CheckFailed(msg)
 
 
+def _distinct(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The values of a column by first appearance."""
+    first = rows.lazy().group_by(name).agg(pl.col("row").min()).sort("row")
+    return first.select(name).collect(engine="streaming")
+
+
 def _numbered(rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """row, user, item, timestamp: numbers for ids, in any order."""
     return (
         rows.lazy()
         .join(users.lazy(), on="user_id")
         .join(items.lazy().select("item", "item_id"), on="item_id")
-        .select("row", pl.col("user").cast(pl.Int32), "item", "timestamp")
-        .collect()
+        .select("row", "user", "item", "timestamp")
+        .collect(engine="streaming")
     )
 
 
-def _ordered(rows: pl.DataFrame) -> pl.DataFrame:
+def _ordered(rows: pl.DataFrame, lengths: Ints) -> pl.DataFrame:
     """user, item, timestamp, position: by user, then time (none first), then file order."""
-    return (
-        rows.lazy()
-        .sort("user", "timestamp", "row", nulls_last=False)
-        .select(
-            *("user", "item", "timestamp"),
-            pl.int_range(pl.len()).over("user").cast(pl.Int32).alias("position"),
-        )
-        .collect()
+    time = rows["timestamp"].fill_null(NO_TIME)
+    order = np.lexsort((rows["row"], time, rows["user"]))
+    start = np.cumsum(lengths) - lengths
+    return rows.select(
+        pl.Series("user", np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)),
+        pl.col("item", "timestamp").gather(order),
+        pl.Series("position", (np.arange(len(order)) - np.repeat(start, lengths)).astype(np.int32)),
     )
 
 
@@ -153,17 +165,15 @@ def cut_text(column: pl.Expr, language: str, max_words: int) -> pl.Expr:
 
 def _account(rows: pl.DataFrame) -> FileReport:
     """Rows in = rows kept + rows reported, for the interactions."""
-    counted = rows.group_by("issue").len()
-    dropped = {issue: n for issue, n in counted.iter_rows() if issue is not None}
+    dropped = dict(rows["issue"].drop_nulls().value_counts().iter_rows())
     kept = rows.height - sum(dropped.values())
     return FileReport(role="interactions", rows=rows.height, kept=kept, dropped=dropped)
 
 
 def _number_items(
-    table: pl.DataFrame | None, used: pl.Series, dataset: str
+    table: pl.DataFrame | None, seen: pl.DataFrame, dataset: str
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Items 1..M: item-table order (first place, last row of a repeated id), then by first appearance."""
-    seen = pl.DataFrame({"item_id": used}).unique(maintain_order=True)
     if table is None:
         table = pl.DataFrame(schema={"item_id": pl.String})
     listed = table.select(pl.col("item_id").unique(maintain_order=True))
@@ -184,6 +194,7 @@ def _number_items(
         .join(last_rows, on="item_id", how="left", maintain_order="left")
     )
     return items, {
+        "items": seen.height,
         "item_table": listed.height,
         "item_ids_repeated": table.height - listed.height,
         "items_without_row": unlisted.height,
@@ -216,6 +227,7 @@ def _with_text(
         *columns,
         source.alias("title_from"),
         pl.lit("unsettled").alias("cover"),
+        pl.lit(None, pl.String).alias("cover_reason"),
         *(pl.lit(None, pl.Int32).alias(name) for name in ("shard", "width", "height")),
         *(pl.lit(None, pl.Int64).alias(name) for name in ("offset", "size")),
     ).select(
@@ -226,12 +238,9 @@ def _with_text(
     )
 
 
-def _user_table(
-    users: pl.DataFrame, interactions: pl.DataFrame, features: pl.DataFrame | None
-) -> pl.DataFrame:
+def _user_table(users: pl.DataFrame, lengths: Ints, features: pl.DataFrame | None) -> pl.DataFrame:
     """user, user_id, start, end: row pointers into the interactions, then the release's own columns."""
-    lengths = interactions.group_by("user").len("n").sort("user")["n"].cast(pl.Int64)
-    end = lengths.cum_sum()
+    end = np.cumsum(lengths)
     table = users.with_columns(pl.col("user").cast(pl.Int32), start=end - lengths, end=end)
     if features is not None:
         features = features.unique("user_id", keep="last", maintain_order=True)

@@ -1,0 +1,138 @@
+"""Stage covers: shards and their index, and the cover columns of items.parquet, put in place at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from ninerec_data.catalog import Entry, catalog
+from ninerec_data.cover_shards import CoverPlan, build_covers, plan_covers, with_covers
+from ninerec_data.errors import UsageError
+from ninerec_data.files import atomic_write, canonical_json, link_files, lock, staged_folder
+from ninerec_data.formats import reader
+from ninerec_data.home import Home
+from ninerec_data.manifest import (
+    SCHEMA,
+    covers_of_store,
+    current,
+    file_facts,
+    versions,
+    with_facts,
+)
+from ninerec_data.pictures import Recipe, codec_versions
+from ninerec_data.tables import write_parquet
+
+__all__ = ["CoverOptions", "CoverStage"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverOptions:
+    """How covers are settled. missing: keep leaves items without a cover, blank gives them a grey one.
+
+    jobs and engine decide how fast, never what comes out.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    missing: Literal["keep", "blank"] = "keep"
+    jobs: int | None = None
+    engine: str = "threads"
+
+
+@dataclass(frozen=True, slots=True)
+class CoverStage:
+    """The covers stage of one dataset: its shards, and the cover columns of items.parquet."""
+
+    home: Home
+    entry: Entry
+    folder: Path
+    source: Path
+    options: CoverOptions
+
+    def settled(
+        self, tables: dict[str, Any], done: list[str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The manifests of the tables and the covers, made anew where what they follow from changed."""
+        items = pl.read_parquet(self.folder / "items.parquet")
+        plan = plan_covers(
+            self.home,
+            items,
+            self.source,
+            self._patterns(),
+            dataset=self.entry.name,
+            recipe=self.options.recipe,
+            missing=self.options.missing,
+        )
+        covers = current(
+            self.folder / "covers", {"parameters": plan.parameters, "inputs": plan.inputs}
+        )
+        if covers is None or tables.get("covers") != covers_of_store(covers):
+            tables, covers = self._do(tables, items, plan)
+            done.append("covers")
+        terms = {"terms": tables["terms"]}
+        return tables, with_facts(self.folder / "covers", covers, terms, done)
+
+    def _patterns(self) -> tuple[str, ...]:
+        roles = reader(self.entry.format).roles(self.entry.options)
+        return next((role.patterns for role in roles if role.name == "covers"), ())
+
+    def _do(
+        self, tables: dict[str, Any], items: pl.DataFrame, plan: CoverPlan
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        log.info("%s: covers of %s items", self.entry.name, f"{items.height:,}")
+        waiting = f".{self.entry.name}.covers-"
+        with staged_folder(self.folder) as staging, _siblings(self.home, self.entry) as siblings:
+            link_files(self.folder, staging, ("covers", "items.parquet", "manifest.json"))
+            (staging / "covers").mkdir()
+            made = build_covers(
+                self.home,
+                plan,
+                staging / "covers",
+                work=self.folder.parent / f"{waiting}{self.options.recipe.hash}",
+                standing=self.folder / "covers",
+                siblings=siblings,
+                jobs=self.options.jobs,
+                engine=self.options.engine,
+            )
+            covers = {
+                "schema": SCHEMA,
+                "stage": "covers",
+                "dataset": self.entry.name,
+                "parameters": plan.parameters,
+                **made,
+                "versions": {**versions(), **codec_versions()},
+                "terms": tables["terms"],
+            }
+            atomic_write(staging / "covers" / "manifest.json", canonical_json(covers))
+            write_parquet(with_covers(items, staging / "covers"), staging / "items.parquet")
+            facts = file_facts(staging, ("items.parquet",))
+            tables = {**tables, "outputs": {**tables["outputs"], **facts}}
+            tables["covers"] = covers_of_store(covers)
+            atomic_write(staging / "manifest.json", canonical_json(tables))
+        for folder in self.folder.parent.glob(f"{waiting}*"):
+            shutil.rmtree(folder)
+        return json.loads(canonical_json(tables)), json.loads(canonical_json(covers))
+
+
+@contextmanager
+def _siblings(home: Home, entry: Entry) -> Iterator[list[Path]]:
+    """The covers of other prepared datasets of the release; one that another process is at is left out."""
+    with ExitStack() as held:
+        found = []
+        for name, other in catalog().items():
+            covers = home.prepared(name) / "covers"
+            if name == entry.name or other.release != entry.release or not covers.exists():
+                continue
+            with suppress(UsageError):
+                held.enter_context(lock(home.lock_of(name), shared=True))
+                found.append(covers)
+        yield found
