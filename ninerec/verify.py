@@ -6,18 +6,21 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ninerec.options import print_json, print_table
+from ninerec.options import print_json, print_table, say
 from ninerec_data.catalog import find
 from ninerec_data.errors import CheckFailed
 from ninerec_data.home import find_home
 
 if TYPE_CHECKING:
+    from ninerec_data.catalog import Entry
+    from ninerec_data.home import Home
     from ninerec_data.verify import Check
 
 
 _EXAMPLES = """examples:
   ninerec verify bili_food
   ninerec verify bili_food --json
+  ninerec verify bili_2m --all --repair    # decode every cover; make anew what fails
 
 exit codes: 0 every check that can be judged holds; 1 one does not; 3 not prepared.
 """
@@ -33,20 +36,27 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument(
+        "--all", action="store_true", help="decode every cover, not a sample of 200"
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="make what fails anew from the raw files, then check again",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every verdict; raises CheckFailed (exit 1) where one is bad."""
-    from ninerec_data.verify import verify
-
     entry, _ = find(args.dataset)
-    folder = find_home(args.home).prepared(entry.name)
-    checks = verify(folder)
+    home = find_home(args.home)
+    folder = home.prepared(entry.name)
+    checks, repaired = _checked(args, home, entry)
     good = all(check.ok is not False for check in checks)
     if args.json:
         checked = [check.as_json() for check in checks]
-        print_json({"dataset": entry.name, "ok": good, "checks": checked})
+        print_json({"dataset": entry.name, "ok": good, "repaired": repaired, "checks": checked})
     else:
         words = {True: "ok", False: "FAILED", None: "not judged"}
         print_table(
@@ -57,6 +67,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(args: argparse.Namespace, home: Home, entry: Entry) -> tuple[list[Check], list[str]]:
+    """The checks and, with --repair, the stages made anew; a manifest that cannot be read is repaired too."""
+    from ninerec_data.verify import PUBLISHED, SAMPLE, verify
+
+    folder, decode = home.prepared(entry.name), None if args.all else SAMPLE
+    try:
+        checks = verify(folder, decode=decode)
+        good = all(c.ok is not False or c.name == PUBLISHED for c in checks)
+    except CheckFailed:
+        if not args.repair:
+            raise
+        good = False
+    if good or not args.repair:
+        return checks, []
+    from ninerec_data.repair import repair
+
+    done = list(repair(home, entry))
+    say(f"{entry.name}: made anew: {', '.join(done) or 'nothing'}")
+    return verify(folder, decode=decode), done
+
+
 def _failed(name: str, folder: Path, bad: list[Check]) -> str:
     """Name the checks that failed and the way out: another release for figures, else a fresh store."""
     from ninerec_data.verify import PUBLISHED
@@ -65,5 +96,5 @@ def _failed(name: str, folder: Path, bad: list[Check]) -> str:
     if all(check.name == PUBLISHED for check in bad):
         out = f"compare your files with those of `ninerec show {name}` and import the release again"
     else:
-        out = f"remove {folder} and run: ninerec prepare {name}"
+        out = f"run: ninerec verify {name} --repair (or remove {folder} and run: ninerec prepare {name})"
     return f"{name} fails {len(bad)} of its checks: {said}; {out}"

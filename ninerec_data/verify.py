@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ninerec_data.errors import NineRecError
-from ninerec_data.manifest import changed_files, n_items, read_manifest, tables_manifest
+from ninerec_data.manifest import INDEX, changed_files, n_items, read_manifest, tables_manifest
 from ninerec_data.protocol import Split, get_protocol, split_from
 from ninerec_data.slices import rows_of
 from ninerec_data.stats import compare
 from ninerec_data.tables import TABLES
+from ninerec_data.verify_covers import SAMPLE, check_covers
 
-__all__ = ["PUBLISHED", "Check", "verify"]
+__all__ = ["PUBLISHED", "SAMPLE", "Check", "verify"]
 
 PUBLISHED = "counts are the published ones"
 SPLIT_FILES = ("items.parquet", "leaks.json", "sequences.parquet")
@@ -38,15 +39,18 @@ class Check:
         return asdict(self)
 
 
-def verify(folder: Path) -> list[Check]:
-    """Check a prepared dataset and every split of it.
+def verify(folder: Path, *, decode: int | None = SAMPLE) -> list[Check]:
+    """Check a prepared dataset, its covers and every split of it.
 
+    decode: how many covers to decode; None decodes all.
     Raises MissingData where nothing is prepared, CheckFailed for another schema version.
     """
     manifest = tables_manifest(folder)
     checks = [_bytes(folder, manifest, "tables", TABLES)]
     if checks[0].ok:
         checks += _judged(_tables(folder, manifest), "tables")
+        if "covers" in manifest or (folder / "covers").exists():
+            checks += _covers(folder, manifest, decode)
         for path in sorted((folder / "splits").glob("[!.]*")):
             split = read_manifest(path / "manifest.json")
             if split is None:
@@ -76,6 +80,18 @@ def _bytes(folder: Path, manifest: dict[str, Any], what: str, names: tuple[str, 
         else f"{len(manifest['outputs'])} files"
     )
     return Check("bytes", f"sha256 of the {what}", not changed, found)
+
+
+def _covers(folder: Path, tables: dict[str, Any], decode: int | None) -> Iterator[Check]:
+    covers = read_manifest(folder / "covers" / "manifest.json")
+    if covers is None:
+        yield Check("bytes", "covers", False, "they have no manifest")
+        return
+    whole = _bytes(folder / "covers", covers, "covers", (INDEX,))
+    yield whole
+    if whole.ok:
+        verdicts = check_covers(folder, tables, covers, decode)
+        yield from _judged((Check(*verdict) for verdict in verdicts), "covers")
 
 
 def _tables(folder: Path, manifest: dict[str, Any]) -> Iterator[Check]:
