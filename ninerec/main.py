@@ -31,6 +31,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "stats": ("ninerec.stats", "the paper's Table 1 row, recomputed from the store"),
     "train": ("ninerec.train", "train a model, keep the best epoch, test it once"),
     "evaluate": ("ninerec.evaluate", "score a trained run: regular, cold and new items"),
+    "export": (
+        "ninerec.export",
+        "write it for RecBole, Hugging Face, LMDB, Croissant, or as files",
+    ),
+    "clean": ("ninerec.clean", "remove a prepared dataset, after saying what that frees"),
     "demo": ("ninerec.demo", "the whole way on a small made-up dataset, nothing to fetch"),
 }
 
@@ -43,8 +48,6 @@ NOT_BUILT: dict[str, str] = {
     "recommend": "`ninerec evaluate RUN` scores the test users of a run",
     "report": "`ninerec evaluate RUN --json` prints the numbers of one run",
     "leaderboard": "`ninerec evaluate RUN --json` prints the numbers of one run",
-    "export": "read the Parquet files in the folder prepared/DATASET of the home",
-    "clean": "delete the folder prepared/DATASET of the home by hand",
     "doctor": "`ninerec verify DATASET` checks what is on disk",
 }
 

@@ -278,8 +278,8 @@ def test_covers_that_stay_in_an_archive_are_said(
     covers = release / "Downstream" / "Small" / "Small_cover"
     covers.mkdir()
     (covers / "v1.jpg").write_bytes(b"jpeg")
-    archive = tmp_path / "release.tar"
-    with tarfile.open(archive, "w") as tar:
+    archive = tmp_path / "release.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
         tar.add(release / "Downstream", "Downstream")
     words = ["import", "small", archive] if verb == "import" else ["prepare", "small", "--from"]
     said = say(capsys, *words, *([archive] if verb == "prepare" else []))

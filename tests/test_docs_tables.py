@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from toy import make_toy, varied
 
@@ -14,6 +15,7 @@ from baselines.config import Config, make_config
 from ninerec import main as cli
 from ninerec.options import figure
 from ninerec_data.catalog_schema import DATASET_KEYS, FORMATS
+from ninerec_data.cover_shards import INDEX_SCHEMA
 from ninerec_data.protocol import PROTOCOLS, Protocol, Split, get_protocol
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -145,7 +147,9 @@ def test_columns_of_the_documents_are_those_of_a_prepared_dataset(tmp_path: Path
     items, histories = varied()
     ds = make_toy(tmp_path, items, histories).open()
     said = [rows[1:] for rows in tables(DOCS / "data.md") if rows[0][1:2] == ["dtype"]]
-    real = (ds.items, ds.users, ds.interactions, ds.sequences, ds._split_items)
+    added = [name for name in INDEX_SCHEMA if name not in ds.items.column_names]
+    of_index = pa.table({name: pa.array([], pa.string()) for name in added})
+    real = (ds.items, ds.users, ds.interactions, of_index, ds.sequences, ds._split_items)
     for rows, made in zip(said, real, strict=True):
         names = [plain(row[0]).replace("<lang>", "en") for row in rows]
         assert names == made.column_names

@@ -29,13 +29,13 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 9,000 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 10,000 in all.
 SHARE = {
-    "ninerec": 1100,
-    "baselines": 1700,
-    "loaders": 600,
-    "downloader": 1500,
-    "ninerec_data": 4100,
+    "ninerec": 1250,
+    "baselines": 1500,
+    "loaders": 450,
+    "downloader": 1200,
+    "ninerec_data": 5600,
 }
 
 

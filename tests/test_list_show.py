@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ninerec import list as list_verb
 from ninerec import show as show_verb
-from ninerec.options import local_state, raw_files
+from ninerec.options import local_state, raw_files, readable
 from ninerec_data.catalog import catalog, find
 from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.home import Home
+from ninerec_data.manifest import SCHEMA
+from ninerec_data.protocol import get_protocol
 from ninerec_data.raw import hold
 
 
@@ -40,10 +44,37 @@ def call(home: Path, *words: str) -> int:
     return code
 
 
-def prepare(home: Path, name: str) -> None:
-    folder = home / "prepared" / name
+def prepare(home: Path, name: str, **more: Any) -> Path:
+    """A store as far as its manifest says; returns its folder."""
+    manifest = {
+        "schema": SCHEMA,
+        "dataset": name,
+        "counts": {"item_table": 1500, "items_without_row": 79},
+        "outputs": {},
+        "split_defaults": {"keep_last": 13},
+        **more,
+    }
+    return write(home / "prepared" / name, manifest)
+
+
+def split(store: Path, **fields: Any) -> str:
+    """A split as far as its manifest says; returns its hash."""
+    made = get_protocol("ninerec-2023", **{"keep_last": 13, **fields}).split
+    manifest = {"schema": SCHEMA, "dataset": store.name, "counts": {}, "outputs": {}}
+    write(store / "splits" / made.hash, {**manifest, "parameters": made.as_json()})
+    return made.hash
+
+
+def write(folder: Path, manifest: dict[str, Any]) -> Path:
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True))
+    return folder
+
+
+def local(home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert call(home, "list", "--local", "--json") == 0
+    return json.loads(capsys.readouterr().out)
 
 
 def register(home: Path, name: str, role: str) -> str:
@@ -104,20 +135,119 @@ def test_list_local_tells_prepared_from_imported(
     prepare(home, "bili_food")
     register(home, "qb", "interactions")
     call(home, "list", "--local")
-    rows = capsys.readouterr().out.splitlines()[1:]
-    assert [(row.split()[0], row.split()[-1]) for row in rows] == [
-        ("bili_food", "prepared"),
-        ("qb", "imported"),
-    ]
+    said = capsys.readouterr()
+    head, *rows = said.out.splitlines()
+    assert re.split("  +", head) == ["name", "on disk", "splits", "covers", "raw", "prepared"]
+    assert [row.split()[:2] for row in rows] == [["bili_food", "prepared"], ["qb", "imported"]]
+    assert said.err == ""
 
 
 def test_list_local_shows_what_the_catalog_lacks(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare(home, "gone_from_catalog")
-    call(home, "list", "--local", "--json")
-    said = json.loads(capsys.readouterr().out)
-    assert said["datasets"] == [{"name": "gone_from_catalog", "local": "prepared"}]
+    folder = prepare(home, "gone_from_catalog")
+    (facts,) = local(home, capsys)["datasets"]
+    assert facts == {
+        "name": "gone_from_catalog",
+        "local": "prepared",
+        "raw_bytes": 0,
+        "prepared_bytes": (folder / "manifest.json").stat().st_size,
+        "splits": {},
+        "covers": {"unsettled": 1579},
+    }
+    call(home, "list", "--local")
+    assert "prepared, not in the catalog" in capsys.readouterr().out
+
+
+def test_list_local_names_splits_by_what_is_not_their_default(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = prepare(home, "bili_food")
+    hashes = [split(store), split(store, warm=20), split(store, users=50, seed=3)]
+    (facts,) = local(home, capsys)["datasets"]
+    assert facts["splits"] == dict(
+        sorted(zip(hashes, ({}, {"warm": 20}, {"users": 50, "seed": 3}), strict=True))
+    )
+    call(home, "list", "--local")
+    row = capsys.readouterr().out.splitlines()[1]
+    assert all(f" {word}" in row for word in ("default", "warm=20", "seed=3 users=50"))
+
+
+def test_list_local_counts_the_covers_by_outcome(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {"ok": 1500, "missing": 79, "broken": 0, "reasons": {"no_file": 79}}
+    prepare(home, "bili_food", covers={"index": "sha256:0", "counts": counts})
+    prepare(home, "bili_dance")
+    register(home, "qb", "items")
+    found = {facts["name"]: facts["covers"] for facts in local(home, capsys)["datasets"]}
+    assert found == {
+        "bili_food": {"ok": 1500, "missing": 79, "broken": 0},
+        "bili_dance": {"unsettled": 1579},
+        "qb": None,
+    }
+    call(home, "list", "--local")
+    rows = [row.split("  ") for row in capsys.readouterr().out.splitlines()]
+    said = {row[0]: [cell.strip() for cell in row if cell.strip()][3] for row in rows[1:]}
+    assert said["bili_food"] == "1,500 ok, 79 missing"
+    assert said["bili_dance"] == "1,579 unsettled"
+
+
+def test_list_local_counts_a_file_once_whatever_its_names(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = prepare(home, "bili_food")
+    before = local(home, capsys)["datasets"][0]["prepared_bytes"]
+    (store / "one.tar").write_bytes(b"x" * 3000)
+    os.link(store / "one.tar", store / "two.tar")
+    (store / "elsewhere").symlink_to("/usr")
+    link = (store / "elsewhere").lstat().st_size
+    files = home / "raw" / "files" / "NineRec" / "bili_food"
+    files.mkdir(parents=True)
+    (files / "a.csv").write_bytes(b"y" * 70)
+    (home.parent / "kept-elsewhere").write_bytes(b"z" * 500)
+    os.link(home.parent / "kept-elsewhere", files / "b.csv")
+    (facts,) = local(home, capsys)["datasets"]
+    assert (facts["raw_bytes"], facts["prepared_bytes"]) == (570, before + 3000 + link)
+
+
+def test_list_local_tells_what_killed_runs_left(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".tmp-qb-abcd1234", ".qb.covers-0a1b2c3d", ".old-tn-abcd1234"):
+        (home / "prepared" / name).mkdir(parents=True)
+        (home / "prepared" / name / "half").write_bytes(b"x" * 1000)
+    (home / "prepared" / ".qb.lock").touch()
+    assert local(home, capsys) == {"datasets": [], "aliases": {}, "leftover_bytes": 2000}
+    call(home, "list", "--local")  # .old-tn is the last whole store of tn, which prepare puts back
+    hint = "killed runs left 2.0 kB; what no run uses goes with: ninerec clean --leftovers\n"
+    assert capsys.readouterr().err.endswith(hint)
+
+
+def test_list_local_says_a_broken_manifest_and_lists_the_rest(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (prepare(home, "bili_food") / "manifest.json").write_text("{}")
+    prepare(home, "qb")
+    assert call(home, "list", "--local") == 0
+    said = capsys.readouterr()
+    assert [row.split()[0] for row in said.out.splitlines()[1:]] == ["bili_food", "qb"]
+    assert said.err.count("is not a manifest") == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (12_345_678, "12.3 MB"),
+        (98_700_000_000, "98.7 GB"),
+        (2 * 10**16, "20000.0 TB"),
+    ],
+)
+def test_bytes_are_said_as_people_read_them(size: int, said: str) -> None:
+    assert readable(size) == said
 
 
 def test_a_folder_without_manifest_is_not_prepared(home: Path) -> None:
@@ -251,10 +381,12 @@ def test_every_dataset_can_be_shown(
     assert capsys.readouterr().out.startswith(f"{name}: ")
 
 
-def test_list_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("whether", [False, True])
+def test_list_imports_nothing_heavy(home: Path, whether: bool) -> None:
+    split(prepare(home, "name_of_a_dataset"))
     code = (
         "import argparse, sys; from ninerec import list as verb\n"
-        "verb.run(argparse.Namespace(home=None, json=False, local=False))\n"
+        f"verb.run(argparse.Namespace(home=None, json=False, local={whether}))\n"
         "heavy = {'polars', 'pyarrow', 'numpy', 'torch', 'requests', 'aiohttp'}\n"
         "print('heavy:', *sorted(heavy & set(sys.modules)))"
     )
