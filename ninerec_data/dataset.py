@@ -83,8 +83,11 @@ class Dataset:
     @cached_property
     def interactions(self) -> pa.Table:
         """user, item, timestamp, position; the split's own where it removed items."""
+        return self._interactions()
+
+    def _interactions(self, *columns: str) -> pa.Table:
         own = self.split_folder / "interactions.parquet"
-        return _read(own if own.exists() else self.folder / "interactions.parquet")
+        return _read(own if own.exists() else self.folder / "interactions.parquet", *columns)
 
     @cached_property
     def sequences(self) -> pa.Table:
@@ -94,14 +97,14 @@ class Dataset:
     @cached_property
     def item_of_row(self) -> NDArray[np.int32]:
         """(rows,) the item of each interaction."""
-        return self.interactions["item"].to_numpy()  # type: ignore[no-any-return]
+        return self._interactions("item")["item"].to_numpy()  # type: ignore[no-any-return]
 
     @cached_property
     def history_start(self) -> NDArray[np.int64]:
         """(n_users,) first row of each user's whole history in `interactions`."""
         import numpy as np
 
-        users = self.interactions["user"].to_numpy()
+        users = self._interactions("user")["user"].to_numpy()
         return np.searchsorted(users, np.arange(self.n_users))
 
     @cached_property
@@ -247,7 +250,7 @@ def _said(protocol_name: str, split: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, *columns: str) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(path)
+    return pq.read_table(path, columns=list(columns) or None)

@@ -21,10 +21,11 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from ninerec_data.errors import CheckFailed
-from ninerec_data.pictures import MAX_BYTES, Pixels
+from ninerec_data.pictures import Pixels
 
-__all__ = ["MAX_VALUE", "BadCover", "is_lmdb", "picture_of", "value_places"]
+__all__ = ["MAX_BYTES", "MAX_VALUE", "BadCover", "is_lmdb", "picture_of", "value_places"]
 
+MAX_BYTES = 64 << 20  # of one encoded cover
 MAX_PIXELS = 50_000_000  # of one record
 MAX_VALUE = 4 * MAX_PIXELS + 4096  # its bytes
 MAX_STEPS = 200  # a record is pickled in 30 to 50 steps

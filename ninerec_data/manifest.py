@@ -105,7 +105,7 @@ def refuse_changed(dataset: str, *stages: tuple[Path, Mapping[str, Any]]) -> Non
 
 def covers_of_store(covers: Mapping[str, Any]) -> dict[str, Any]:
     """What the store's manifest says of its covers; as long as it does not, items.parquet is not of them."""
-    return {"index": covers["outputs"][INDEX]["sha256"], "counts": covers["counts"]}
+    return {"index": covers["outputs"].get(INDEX, {}).get("sha256"), "counts": covers["counts"]}
 
 
 def n_items(tables: Mapping[str, Any]) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import re
 import threading
 import warnings
@@ -24,13 +23,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import PIL
 import simplejpeg
 from PIL import ExifTags, Image, ImageCms, ImageOps, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ninerec_data.errors import UsageError
 from ninerec_data.files import hash_of
 
-__all__ = ["Picture", "Pixels", "Recipe", "blank", "codec_versions", "make_picture"]
+__all__ = ["MAX_BYTES", "Picture", "Pixels", "Recipe", "blank", "codec_versions", "make_picture"]
 
 Fit = Literal["squash", "center_crop"]
 Decode = Literal["scaled", "exact"]
@@ -47,20 +48,17 @@ SAID = {  # our word for what decoders say
     "unsupported: samples or coding": "pixel mode|cannot handle|[Uu]nsupported|not supported|not installed",
 }
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 64 << 20  # of a picture as published
 MAX_SIDE = 65_535
-# Pixels of the largest picture that is decoded: half a gigabyte for each, as its decoder uses memory (others: 50).
-MAX_PIXELS = {"WEBP": 30_000_000, "AVIF": 40_000_000, "JPEG2000": 20_000_000}
-ONE_AT_A_TIME = 1 / 6  # of these pixels
-MAX_SCANS = 100  # of a progressive JPEG; each passes over the whole picture
+# Pixels of the largest picture that is decoded: half a gigabyte for each, as its decoder uses memory.
+MAX_PIXELS = {"WEBP": 30_000_000, "AVIF": 40_000_000, "JPEG2000": 20_000_000}  # others: 50
+ONE_AT_A_TIME = 5_000_000  # pixels held while decoding, or more
 
 SIDE = 400  # a JPEG's shorter side when decoded, at least, for 224 pixels
-EIGHTHS = 5  # a JPEG decoded at 6/8 or 7/8 is no sooner done than in full
 
 _header = threading.Lock()
 _large = threading.Lock()
 Image.init()
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # a refusal is our word, not on stderr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +76,7 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or value not in known:
                 said = f"{known[0]} to {known[-1]}" if name in numbers else " or ".join(known)
-                msg = f"the covers' {name} is {value!r}; expected {said}"
-                raise UsageError(msg)
+                raise UsageError(f"the covers' {name} is {value!r}; expected {said}")
 
     def as_json(self) -> dict[str, Any]:
         """Everything that decides the bytes, but the codecs' versions."""
@@ -141,9 +138,8 @@ def blank(recipe: Recipe) -> bytes:
 def codec_versions() -> dict[str, str]:
     """The libraries that decide the bytes."""
     inside = ("libjpeg_turbo", "zlib", "webp", "avif", "jpg_2000", "libtiff", "littlecms2")
-    found = {"pillow": features.version("pil"), "simplejpeg": simplejpeg.__version__}
-    found |= {name: features.version(name) for name in inside}
-    return {name: version for name, version in found.items() if version}
+    found = {name: version for name in inside if (version := features.version(name))}
+    return {"pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__, **found}
 
 
 def open_picture(data: bytes | Pixels) -> Image.Image:
@@ -162,42 +158,46 @@ def open_picture(data: bytes | Pixels) -> Image.Image:
     for kind in READ:
         reader, accepts = Image.OPEN[kind]
         if accepts and accepts(data[:16]):
+            plain = JpegImageFile if kind == "JPEG" else reader  # the registered one looks for more
             with _quietly():
-                return reader(io.BytesIO(data), "")
+                return plain(io.BytesIO(data), "")
     raise _Refused("not_a_picture")
 
 
 def resized(image: Image.Image, data: bytes | Pixels, recipe: Recipe) -> Image.Image:
     """Decode, bring to size, to sRGB and onto white, turn upright."""
-    if image.width * image.height > _most(image) or max(image.size) > MAX_SIDE:
+    if min(image.size) < 1:
+        raise _Refused("damaged: no pixels")
+    most = MAX_PIXELS.get(image.format or "", 50_000_000)
+    if image.width * image.height > most or max(image.size) > MAX_SIDE:
         raise _Refused(f"too_large: {image.width}x{image.height}")
-    profile = image.info.get("icc_profile")
-    small = _small_jpeg(image, data, recipe) if image.format in ("JPEG", "MPO") else None
+    small = _small_jpeg(image, data, recipe) if isinstance(image, JpegImageFile) else None
     if small is None:
-        with _room(image, image.size):
-            with _quietly() if image.format == "TIFF" else contextlib.nullcontext():
-                image.load()
+        with _room(*image.size), _quietly() if image.format == "TIFF" else contextlib.nullcontext():
+            image.load()
             small = _fitted(_plain(image), image.size, recipe)
-    small = _srgb_on_white(small, profile)
+    small = _srgb_on_white(small, image.info.get("icc_profile"))
     small.getexif()[ExifTags.Base.Orientation] = _turn(image)
     return ImageOps.exif_transpose(small)
 
 
-def _small_jpeg(image: Image.Image, data: Any, recipe: Recipe) -> Image.Image | None:
+def _small_jpeg(image: Any, data: Any, recipe: Recipe) -> Image.Image | None:
     """Strictly: what libjpeg would mend in silence is damage. None where only Pillow reads it."""
     progressive = "progressive" in image.info
-    if progressive and data.count(b"\xff\xda") > MAX_SCANS:
+    if progressive and data.count(b"\xff\xda") > 100:  # each passes over the whole picture
         raise _Refused("damaged: too many scans")
     side = recipe.size * SIDE // PAPERS.size
-    if recipe.decode == "exact" or side * 8 > min(image.size) * EIGHTHS:
-        side = 0
+    # Lossless JPEG: when it scales one, simplejpeg 1.9 writes past its buffer
+    lossless = b"\xff\xc3" in data[: image.fp.tell()]
+    if lossless or recipe.decode == "exact" or side * 8 > min(image.size) * 5:
+        side = 0  # in full, which takes no longer than 6/8 or 7/8
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data, side, side)
     except ValueError:
         return None  # such as chroma at a third of the width
     colours = {"L": "GRAY"}.get(image.mode, image.mode)
     inverted = "CMYK;I" if image.mode == "CMYK" else image.mode  # as Adobe writes it
-    with _room(image, image.size if progressive else (width, height)):
+    with _room(*(image.size if progressive else (width, height))):
         pixels = simplejpeg.decode_jpeg(data, colours, min_height=side, min_width=side)
         decoded = Image.frombytes(image.mode, (width, height), pixels, "raw", inverted)
         scale = round(8 * max(width, height) / max(image.size)) / 8
@@ -216,7 +216,10 @@ def _fitted(image: Image.Image, size: tuple[float, float], recipe: Recipe) -> Im
 def _plain(image: Image.Image) -> Image.Image:
     """One of the modes L, RGB, RGBA, CMYK and LAB, all of 8 bits."""
     if image.mode.startswith("I;16"):
-        image = _grey_of_16_bits(image)
+        # Pillow's own conversion clips at 255, and takes no notice of TIFF's 12 bits and WhiteIsZero
+        tags = getattr(image, "tag_v2", {})
+        grey = (np.asarray(image) >> (tags.get(258, (16,))[0] - 8)).astype(np.uint8)
+        return Image.fromarray(grey if tags.get(262) != 0 else ~grey)
     if image.mode != "RGBA" and image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in ("1", "P", "YCbCr"):
@@ -224,13 +227,6 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode not in ("L", "RGB", "RGBA", "CMYK", "LAB"):
         raise _Refused(f"unsupported: samples of kind {image.mode}")
     return image
-
-
-def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips at 255, and takes no notice of TIFF's 12 bits and WhiteIsZero."""
-    tags = getattr(image, "tag_v2", {})
-    grey = (np.asarray(image) >> (tags.get(258, (16,))[0] - 8)).astype(np.uint8)
-    return Image.fromarray(grey if tags.get(262) != 0 else ~grey)
 
 
 def _srgb_on_white(small: Image.Image, profile: bytes | None) -> Image.Image:
@@ -255,26 +251,22 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
         return None
 
 
-def _turn(image: Image.Image) -> int:
+def _turn(image: Image.Image) -> Any:
     """EXIF's orientation; Pillow has turned a TIFF by itself."""
     exif = Image.Exif()
     with _quietly(), contextlib.suppress(Exception):  # a broken EXIF block is no EXIF block
         exif.load(image.info.get("exif") or b"")
-    return int(exif.get(ExifTags.Base.Orientation, 1))
+        return exif.get(ExifTags.Base.Orientation, 1)
+    return 1
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if _turn(image) in (5, 6, 7, 8) else image.size
 
 
-def _most(image: Image.Image) -> int:
-    return MAX_PIXELS.get(image.format or "", 50_000_000)
-
-
-def _room(image: Image.Image, size: tuple[int, int]) -> contextlib.AbstractContextManager[Any]:
+def _room(width: int, height: int) -> contextlib.AbstractContextManager[Any]:
     """Two large pictures are never held at once."""
-    large = size[0] * size[1] > _most(image) * ONE_AT_A_TIME
-    return _large if large else contextlib.nullcontext()
+    return _large if width * height > ONE_AT_A_TIME else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

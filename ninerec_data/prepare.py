@@ -35,7 +35,7 @@ from ninerec_data.raw import RawFile, verified_files
 from ninerec_data.splitting import build_split
 from ninerec_data.tables import TABLES, build_tables
 
-__all__ = ["CoverOptions", "Prepared", "prepare", "protocol_for"]
+__all__ = ["CoverOptions", "Prepared", "held_for", "prepare", "protocol_for"]
 
 TABLE_RECIPE = 2  # raised when the same input would give other table bytes
 SPLIT_RECIPE = 1
@@ -81,7 +81,7 @@ def prepare(
         sweep(folder.parent, entry.name)
         done: list[str] = []
         with lock(home.raw / f".{entry.release}.lock", shared=True):  # no import meanwhile
-            held = _held(home, entry)
+            held = held_for(home, entry)
             tables = current(folder, _table_inputs(entry, held, max_words))
             if tables is None:
                 tables = _do_tables(folder, entry, held, max_words)
@@ -115,7 +115,8 @@ def protocol_for(entry: Entry, name: str, overrides: Mapping[str, Any]) -> Proto
     return get_protocol(name, **{"keep_last": entry.keep_last, **entry.split, **overrides})
 
 
-def _held(home: Home, entry: Entry) -> dict[str, RawFile]:
+def held_for(home: Home, entry: Entry) -> dict[str, RawFile]:
+    """The raw files of a dataset, checked. Raises MissingData and CheckFailed as `verified_files`."""
     held = verified_files(home, entry.name)
     roles = reader(entry.format).roles(entry.options)
     missing = tuple(role for role in roles if role.required and role.name not in held)

@@ -12,5 +12,6 @@ def rows_of(start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int6
     """Concatenate the ranges [start, end); a range that ends before it starts is empty."""
     lengths = np.maximum(end - start, 0)
     offsets = np.cumsum(lengths) - lengths
-    rows: NDArray[np.int64] = np.arange(int(lengths.sum())) - np.repeat(offsets - start, lengths)
+    rows: NDArray[np.int64] = np.repeat(start - offsets, lengths)
+    rows += np.arange(len(rows))
     return rows

@@ -20,7 +20,7 @@ from ninerec_data import draws
 from ninerec_data.errors import CheckFailed
 from ninerec_data.protocol import Split
 from ninerec_data.slices import rows_of
-from ninerec_data.tables import write_parquet
+from ninerec_data.tables import NO_TIME, write_parquet
 
 __all__ = ["build_split"]
 
@@ -30,7 +30,6 @@ GROUPS = ("new", "cold", "warm")
 NEW, COLD, WARM = range(3)
 # sequences.parquet holds the words, memory the places.
 ROLES = ("train", "cold-outside", "new-outside")
-NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,11 @@ def build_split(prepared: Path, folder: Path, split: Split, n_items: int) -> dic
     end = history.end[chosen]
     start = np.maximum(history.start[chosen], end - split.keep_last)
     train_count = np.bincount(history.item[rows_of(start, end - 2)], minlength=n_items + 1)
-    in_window = np.bincount(history.item[rows_of(start, end)], minlength=n_items + 1) > 0
-    in_release = np.bincount(history.item, minlength=n_items + 1) > 0
-    pool = in_window if split.pool == "windows" else in_release
+    in_window = train_count > 0
+    in_window[history.item[end - 2]] = in_window[history.item[end - 1]] = True
+    pool = in_window
+    if split.pool == "release":
+        pool = np.bincount(history.item, minlength=n_items + 1) > 0
     group = np.where(train_count >= split.cold_below, WARM, np.where(train_count > 0, COLD, NEW))
     outside = np.setdiff1d(users, chosen, assume_unique=True)
     extra, skipped = _outside(history, outside, split, group, pool)

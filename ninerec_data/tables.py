@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ninerec_data.errors import CheckFailed
 from ninerec_data.release import FileReport, Release
 
-__all__ = ["TABLES", "build_tables", "cut_text", "write_parquet"]
+__all__ = ["NO_TIME", "TABLES", "build_tables", "cut_text", "write_parquet"]
 
 Ints = NDArray[np.int64]
 TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
@@ -48,17 +48,20 @@ def build_tables(
     """
     features, names, item_notes = _renamed(release.items, "items", ITEM_COLUMNS, ("text_",))
     of_users, _, user_notes = _renamed(release.users, "users", USER_COLUMNS)
-    rows = release.interactions.with_row_index("row").collect(engine="streaming")
+    rows = release.interactions.collect(engine="streaming")
     account = _account(rows)
     if not account.kept:
         _refuse_no_rows(account, dataset)
     if account.dropped:
         rows = rows.filter(pl.col("issue").is_null())
-    users = _distinct(rows, "user_id").with_row_index("user")
-    items, item_counts = _number_items(features, _distinct(rows, "item_id"), dataset)
-    rows = _numbered(rows, users, items)  # from here on no id is held once a row
-    lengths = np.bincount(rows["user"])
-    rows = _ordered(rows, lengths)
+    user, users = _numbered(rows["user_id"])
+    item, seen = _numbered(rows["item_id"])
+    time = rows["timestamp"].rechunk()
+    del rows  # from here on no id is held once a row
+    items, item_counts = _number_items(features, seen, dataset)
+    number = seen.join(items, on="item_id", how="left", maintain_order="left")["item"].to_numpy()
+    lengths = np.bincount(user)
+    rows = _ordered(user, number[item], time, lengths)
     parts = {lang: [names.get(part, part) for part in columns] for lang, columns in text.items()}
     write_parquet(_with_text(items, parts, max_words), folder / "items.parquet")
     write_parquet(_user_table(users, lengths, of_users), folder / "users.parquet")
@@ -97,32 +100,42 @@ def _refuse_no_rows(account: FileReport, dataset: str) -> None:
     raise CheckFailed(msg)
 
 
-def _distinct(rows: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The values of a column by first appearance."""
-    first = rows.lazy().group_by(name).agg(pl.col("row").min()).sort("row")
-    return first.select(name).collect(engine="streaming")
+def _numbered(ids: pl.Series) -> tuple[NDArray[np.uint32], pl.DataFrame]:
+    """Each id's number by first appearance, from 0, and the ids in that order."""
+    code = _codes(ids).to_numpy()
+    first = np.full(int(code.max()) + 1, len(ids), np.uint32)
+    first[code[::-1]] = np.arange(len(ids), dtype=np.uint32)[::-1]  # the last to be written stays
+    found = np.flatnonzero(first < len(ids))
+    found = found[np.argsort(first[found])]
+    number = np.empty(len(first), np.uint32)
+    number[found] = np.arange(len(found), dtype=np.uint32)
+    return number[code], ids.gather(first[found]).to_frame()
 
 
-def _numbered(rows: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """row, user, item, timestamp: numbers for ids, in any order."""
-    return (
-        rows.lazy()
-        .join(users.lazy(), on="user_id")
-        .join(items.lazy().select("item", "item_id"), on="item_id")
-        .select("row", "user", "item", "timestamp")
-        .collect(engine="streaming")
-    )
+def _codes(ids: pl.Series) -> pl.Series:
+    """One number for equal ids: that of their digits if all are like u12, v0 or 7, else any."""
+    name, start = ids.name, ids[0].rstrip("0123456789")
+    digits = pl.col(name).str.strip_prefix(start).cast(pl.UInt32, strict=False)
+    same = (pl.lit(start) + digits.cast(pl.String)).eq_missing(pl.col(name))
+    read = ids.to_frame().lazy().select(digits, same=same.all()).collect(engine="streaming")
+    if read["same"][0] and read[name].max() < 4 * len(ids):
+        return read[name]
+    return ids.cast(pl.Categorical).to_physical()
 
 
-def _ordered(rows: pl.DataFrame, lengths: Ints) -> pl.DataFrame:
+def _ordered(
+    user: NDArray[np.uint32], item: NDArray[np.int32], time: pl.Series, lengths: Ints
+) -> pl.DataFrame:
     """user, item, timestamp, position: by user, then time (none first), then file order."""
-    time = rows["timestamp"].fill_null(NO_TIME)
-    order = np.lexsort((rows["row"], time, rows["user"]))
+    order = np.lexsort((time.fill_null(NO_TIME), user))
     start = np.cumsum(lengths) - lengths
-    return rows.select(
-        pl.Series("user", np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)),
-        pl.col("item", "timestamp").gather(order),
-        pl.Series("position", (np.arange(len(order)) - np.repeat(start, lengths)).astype(np.int32)),
+    return pl.DataFrame(
+        {
+            "user": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+            "item": item[order],
+            "timestamp": time.gather(order),
+            "position": (np.arange(len(order)) - np.repeat(start, lengths)).astype(np.int32),
+        }
     )
 
 
@@ -241,7 +254,8 @@ def _with_text(
 def _user_table(users: pl.DataFrame, lengths: Ints, features: pl.DataFrame | None) -> pl.DataFrame:
     """user, user_id, start, end: row pointers into the interactions, then the release's own columns."""
     end = np.cumsum(lengths)
-    table = users.with_columns(pl.col("user").cast(pl.Int32), start=end - lengths, end=end)
+    number = pl.Series("user", np.arange(len(end), dtype=np.int32))
+    table = users.select(number, "user_id", start=end - lengths, end=end)
     if features is not None:
         features = features.unique("user_id", keep="last", maintain_order=True)
         table = table.join(features, on="user_id", how="left", maintain_order="left")

@@ -22,6 +22,7 @@ from covered import (
 )
 from releases import digests, leftovers
 
+from ninerec_data import MissingData
 from ninerec_data.files import sha256_file
 from ninerec_data.shards import shard_of
 from ninerec_data.verify import verify
@@ -44,7 +45,7 @@ sys.exit(main(sys.argv[3:]))
 # A shard is two files that are put in place (its tar, its receipt); a folder is linked, moved aside,
 # put in place and, with what waited beside it, removed.
 MOMENTS = [
-    *(("replace", 1), ("replace", 2), ("replace", 3), ("replace", 6), ("link", 1), ("link", 9)),
+    *(("replace", 2), ("replace", 3), ("replace", 6), ("link", 9)),
     *(("rename", 1), ("rename", 2), ("rmdir", 1), ("rmdir", 5)),
 ]
 
@@ -69,6 +70,8 @@ def kill(made: Covered, function: str, number: int) -> int:
 def state(made: Covered, stores: dict[str, dict[str, str]]) -> str:
     """Which of the whole stores a reader finds; `none` where there is nothing. Fails for anything else."""
     if not made.prepared.exists():
+        with pytest.raises(MissingData, match="not prepared"):
+            made.open()
         return "none"
     found = digests(made.prepared)
     (name,) = (name for name, wanted in stores.items() if wanted == found)
@@ -127,7 +130,7 @@ def test_a_run_with_a_late_cover_killed_between_changes_of_the_disk(
     calm.prepare()
     stores["new"] = digests(calm.prepared)
     found = set()
-    for number, moment in enumerate([("replace", 3), ("link", 8), ("rename", 2), ("rmdir", 2)]):
+    for number, moment in enumerate([("replace", 3), ("rename", 2), ("rmdir", 2)]):
         made = clone(settled, tmp_path / f"killed{number}")
         assert kill(made, *moment) == -9, moment
         stands, done = state(made, stores), waiting(made)

@@ -138,11 +138,7 @@ def test_stamps_change_with_the_bytes(tmp_path: Path) -> None:
     foldered(tmp_path / "c", {"v1.jpg": b"one"})
     os.utime(tmp_path / "c" / "v1.jpg", ns=(5, 123_456_789))
     assert open_source(tmp_path / "c").found() == [Found("v1.jpg", 3, 123_456_789)]
-    stored(tmp_path / "a.zip", {"v1.jpg": b"one"})
-    first = open_source(tmp_path / "a.zip").found()
-    stored(tmp_path / "a.zip", {"v1.jpg": b"two"})
-    assert open_source(tmp_path / "a.zip").found() != first
-    for name in ("plain.tar", "covers.lmdb"):
+    for name in ("stored.zip", "plain.tar", "covers.lmdb"):
         KINDS[name](tmp_path / name, {"v1.jpg": b"one"})
         os.utime(tmp_path / name, ns=(5, 77))
         assert open_source(tmp_path / name).found() == [Found("v1.jpg", 3, 77)]

@@ -366,29 +366,41 @@ def test_covers_that_come_later_are_settled_and_the_split_is_kept(tmp_path: Path
     assert digests(late.prepared) == fresh(late, tmp_path)
 
 
-@pytest.mark.parametrize("suffix", ["", ".zip"])
 def test_a_late_cover_rewrites_one_shard(
-    release: Covered, tmp_path: Path, decoded: list[Any], suffix: str
+    release: Covered, tmp_path: Path, decoded: list[Any]
 ) -> None:
-    held = release if not suffix else repacked(release, tmp_path / "packed", suffix)
-    held.prepare()
-    before, places = shards(held), {name: identity(held.prepared / name) for name in SHARDS}
+    release.prepare()
+    before, places = shards(release), {name: identity(release.prepared / name) for name in SHARDS}
     (release.covers / "v1500.jpg").write_bytes(picture(1501))
-    if suffix:
-        (held.folder / "release" / "covers.zip").unlink()
-        pack(release.covers, held.folder / "release" / "covers.zip")
-        held.import_from(held.folder / "release")
     del decoded[:]
-    assert held.prepare().done == ("covers",)
-    changed = {name for name in SHARDS if shards(held)[name] != before[name]}
-    moved = {name for name in SHARDS if identity(held.prepared / name) != places[name]}
+    assert release.prepare().done == ("covers",)
+    changed = {name for name in SHARDS if shards(release)[name] != before[name]}
+    moved = {name for name in SHARDS if identity(release.prepared / name) != places[name]}
     assert changed == moved == {"covers/00001.tar"}
     assert decoded == [picture(1501)]
-    row = facts(held.open())["v1500"]
+    row = facts(release.open())["v1500"]
     assert (row["cover"], row["cover_reason"], row["shard"]) == ("ok", None, 1)
-    assert held.open().cover(1500) == make_picture(picture(1501)).jpeg
-    if not suffix:
-        assert digests(held.prepared) == fresh(held, tmp_path)
+    assert release.open().cover(1500) == make_picture(picture(1501)).jpeg
+    assert digests(release.prepared) == fresh(release, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_late_cover_in_a_packed_source_changes_one_shard_and_decodes_one_picture(
+    release: Covered, tmp_path: Path, decoded: list[Any], suffix: str
+) -> None:
+    held = repacked(release, tmp_path / "packed", suffix)
+    held.prepare()
+    before = shards(held)
+    (release.covers / "v1500.jpg").write_bytes(picture(1501))
+    path = held.folder / "release" / f"covers{suffix}"
+    path.unlink()
+    pack(release.covers, path)
+    held.import_from(held.folder / "release")
+    del decoded[:]
+    assert held.prepare().done == ("covers",)
+    assert {name for name in SHARDS if shards(held)[name] != before[name]} == {"covers/00001.tar"}
+    assert decoded == [picture(1501)]
+    assert digests(held.prepared) == fresh(held, tmp_path)
 
 
 def test_a_cover_that_changed_or_went_rewrites_its_shard(
