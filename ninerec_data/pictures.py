@@ -45,11 +45,10 @@ NOT_READ = {  # how a file of the kind begins
 SAID = {  # our word for what decoders say
     "too_large": "exceeds limit",
     "truncated": "[Tt]runcated|Premature end of JPEG file|requires a buffer|only got|no more images",
-    "unsupported: samples or coding": "pixel mode|cannot handle|[Uu]nsupported|not supported|not installed",
+    "unsupported: samples or coding": "pixel mode|cannot handle|[Uu]nsupported(?! marker)|not supported|not installed",
 }
 
 MAX_BYTES = 64 << 20  # of a picture as published
-MAX_SIDE = 65_535
 # Pixels of the largest picture that is decoded: half a gigabyte for each, as its decoder uses memory.
 MAX_PIXELS = {"WEBP": 30_000_000, "AVIF": 40_000_000, "JPEG2000": 20_000_000}  # others: 50
 ONE_AT_A_TIME = 5_000_000  # pixels held while decoding, or more
@@ -169,7 +168,7 @@ def resized(image: Image.Image, data: bytes | Pixels, recipe: Recipe) -> Image.I
     if min(image.size) < 1:
         raise _Refused("damaged: no pixels")
     most = MAX_PIXELS.get(image.format or "", 50_000_000)
-    if image.width * image.height > most or max(image.size) > MAX_SIDE:
+    if image.width * image.height > most or max(image.size) > 65_535:
         raise _Refused(f"too_large: {image.width}x{image.height}")
     small = _small_jpeg(image, data, recipe) if isinstance(image, JpegImageFile) else None
     if small is None:

@@ -127,7 +127,7 @@ def _ordered(
     user: NDArray[np.uint32], item: NDArray[np.int32], time: pl.Series, lengths: Ints
 ) -> pl.DataFrame:
     """user, item, timestamp, position: by user, then time (none first), then file order."""
-    order = np.lexsort((time.fill_null(NO_TIME), user))
+    order = np.lexsort((time.fill_null(NO_TIME), user))  # stable
     start = np.cumsum(lengths) - lengths
     return pl.DataFrame(
         {

@@ -80,16 +80,11 @@ def pairs_from_header(path: Path, names: Mapping[str, str], *, time: bool = True
     return Pairs(fields=tuple(fields), separator=separator, skip=1)
 
 
-def fields_of(
-    path: Path, layout: Pairs, wanted: Sequence[str], *, tidy: bool = False
-) -> pl.LazyFrame:
-    """Lines split into their wanted fields: n, blank (Boolean), counted (Boolean), then Strings, untrimmed.
-
-    tidy: nothing in the file needs trimming.
-    """
+def fields_of(path: Path, layout: Pairs, wanted: Sequence[str]) -> pl.LazyFrame:
+    """Lines split into their wanted fields: n, blank (Boolean), counted (Boolean), then Strings, untrimmed."""
     width = len(layout.fields)
     line = pl.col("line")
-    if layout.skip == 0 and not tidy:
+    if layout.skip == 0:
         line = line.str.strip_prefix("\ufeff")
     parts = line.str.split_exact(layout.separator, width).struct
     counted = (
@@ -100,11 +95,31 @@ def fields_of(
         .filter(pl.col("n") > layout.skip)
         .select(
             "n",
-            blank=(line if tidy else trimmed(line)) == "",
+            blank=trimmed(line) == "",
             counted=counted,
             **{name: parts.field(f"field_{layout.fields.index(name)}") for name in wanted},
         )
     )
+
+
+def _full_lines(path: Path, layout: Pairs, rows: int) -> pl.DataFrame | None:
+    """`fields_of` a file without quotes and blanks by the CSV reader, in half the time; None if a line is not full."""
+    lines = pl.scan_csv(
+        path,
+        has_header=False,
+        separator=layout.separator,
+        quote_char=None,
+        skip_lines=layout.skip,
+        schema=dict.fromkeys(layout.fields, pl.String),
+        row_index_name="n",
+        row_index_offset=layout.skip + 1,
+        glob=False,
+    ).with_columns(blank=False, counted=True)
+    try:
+        frame = lines.collect(engine="streaming")
+    except pl.exceptions.PolarsError:
+        return None
+    return frame if frame.height == rows and not any(frame.null_count().row(0)) else None
 
 
 def scan_pairs(
@@ -121,8 +136,12 @@ def scan_pairs(
     seen = seen or look(path)
     wanted = [name for name in WANTED if name in layout.fields]
     tidy = seen.plain and not (seen.quotes or seen.blanks or seen.tabs)
-    # Read once; the checks below and whoever collects the result find the fields in memory.
-    lines = fields_of(path, layout, wanted, tidy=tidy).collect(engine="streaming").lazy()
+    # Read once: the checks below and whoever collects the result find the fields in memory.
+    whole = tidy and len(wanted) == len(layout.fields)
+    frame = _full_lines(path, layout, seen.lines - layout.skip) if whole else None
+    if frame is None:
+        frame = fields_of(path, layout, wanted).collect(engine="streaming")
+    lines = frame.lazy()
     _refuse_fields(path, layout, lines, wanted, quotes=seen.quotes > 0)
     columns = {name: pl.col(name) for name in wanted}
     if seen.quotes:
