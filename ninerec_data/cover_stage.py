@@ -78,8 +78,15 @@ class CoverStage:
         if covers is None or tables.get("covers") != covers_of_store(covers):
             tables, covers = self._do(tables, items, plan)
             done.append("covers")
+        for folder in self.folder.parent.glob(f"{self._waiting}*"):
+            shutil.rmtree(folder)
         terms = {"terms": tables["terms"]}
         return tables, with_facts(self.folder / "covers", covers, terms, done)
+
+    @property
+    def _waiting(self) -> str:
+        """How the folders begin in which finished shards wait; each goes on with the hash of a recipe."""
+        return f".{self.entry.name}.covers-"
 
     def _patterns(self) -> tuple[str, ...]:
         roles = reader(self.entry.format).roles(self.entry.options)
@@ -89,7 +96,6 @@ class CoverStage:
         self, tables: dict[str, Any], items: pl.DataFrame, plan: CoverPlan
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         log.info("%s: covers of %s items", self.entry.name, f"{items.height:,}")
-        waiting = f".{self.entry.name}.covers-"
         with staged_folder(self.folder) as staging, _siblings(self.home, self.entry) as siblings:
             link_files(self.folder, staging, ("covers", "items.parquet", "manifest.json"))
             (staging / "covers").mkdir()
@@ -97,7 +103,7 @@ class CoverStage:
                 self.home,
                 plan,
                 staging / "covers",
-                work=self.folder.parent / f"{waiting}{self.options.recipe.hash}",
+                work=self.folder.parent / f"{self._waiting}{self.options.recipe.hash}",
                 standing=self.folder / "covers",
                 siblings=siblings,
                 jobs=self.options.jobs,
@@ -118,8 +124,6 @@ class CoverStage:
             tables = {**tables, "outputs": {**tables["outputs"], **facts}}
             tables["covers"] = covers_of_store(covers)
             atomic_write(staging / "manifest.json", canonical_json(tables))
-        for folder in self.folder.parent.glob(f"{waiting}*"):
-            shutil.rmtree(folder)
         return json.loads(canonical_json(tables)), json.loads(canonical_json(covers))
 
 
