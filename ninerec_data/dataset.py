@@ -41,8 +41,10 @@ class Dataset:
         chosen: Protocol,
         manifest: Mapping[str, Any],
         split_manifest: Mapping[str, Any],
+        shards: tuple[tuple[int, int, int], ...] = (),
     ) -> None:
         self.folder = folder
+        self._shards = shards
         self.protocol = chosen
         self.manifest = manifest
         self.split_manifest = split_manifest
@@ -164,7 +166,8 @@ class Dataset:
         def column(name: str) -> NDArray[Any]:
             return np.concatenate([[0], self.items[name].fill_null(0).to_numpy()])
 
-        return Covers(self.folder / "covers", column("shard"), column("offset"), column("size"))
+        arrays = (column(name) for name in ("shard", "offset", "size"))
+        return Covers(self.folder / "covers", *arrays, self._shards)
 
     def cover(self, item: int) -> bytes | None:
         """The JPEG of one item, None where it has no cover. Raises MissingData as `covers` does."""
@@ -217,22 +220,30 @@ def open_dataset(
         )
         raise MissingData(msg)
     refuse_changed(name, (folder, manifest), (split_folder, split_manifest))
-    _refuse_other_covers(name, folder, manifest)
-    return Dataset(folder, chosen, manifest, split_manifest)
+    return Dataset(folder, chosen, manifest, split_manifest, _shards(name, folder, manifest))
 
 
-def _refuse_other_covers(name: str, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Shards of another index than items.parquet points into, or of another size, are refused."""
+def _shards(
+    name: str, folder: Path, manifest: Mapping[str, Any]
+) -> tuple[tuple[int, int, int], ...]:
+    """The identity of each shard; refused where they are of another index than items.parquet, or another size."""
+    from ninerec_data.shards import identity
+
     if "covers" not in manifest:
-        return
+        return ()
     covers = read_manifest(folder / "covers" / "manifest.json")
-    bad = covers is None or covers_of_store(covers) != manifest["covers"]
-    for shard, facts in (covers or manifest)["outputs"].items() if not bad else ():
-        path = folder / "covers" / shard
-        bad = bad or not path.is_file() or path.stat().st_size != facts["size"]
-    if bad:
-        msg = f"the covers in {folder / 'covers'} are not those of the tables; run: ninerec prepare {name}"
-        raise CheckFailed(msg)
+    try:
+        if covers is not None and covers_of_store(covers) == manifest["covers"]:
+            facts = [
+                (covers["outputs"][shard]["size"], shard) for shard in sorted(covers["outputs"])
+            ]
+            stats = [(folder / "covers" / shard).stat() for _, shard in facts]
+            if [stat.st_size for stat in stats] == [size for size, _ in facts]:
+                return tuple(identity(stat) for stat in stats)
+    except FileNotFoundError:
+        pass
+    msg = f"the covers in {folder / 'covers'} are not those of the tables; run: ninerec prepare {name}"
+    raise CheckFailed(msg)
 
 
 def _said(protocol_name: str, split: Mapping[str, Any]) -> str:

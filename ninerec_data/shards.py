@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ninerec_data.errors import CheckFailed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["SHARD_ITEMS", "Covers", "Sample", "key_of", "shard_name", "shard_of", "write_shard"]
+__all__ = [
+    "SHARD_ITEMS",
+    "Covers",
+    "Sample",
+    "identity",
+    "key_of",
+    "shard_name",
+    "shard_of",
+    "write_shard",
+]
 
 SHARD_ITEMS = 1000
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -41,6 +53,11 @@ def shard_of(item: int) -> int:
 
 def shard_name(shard: int) -> str:
     return f"{shard:05d}.tar"
+
+
+def identity(stat: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from another that took its place."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def key_of(item_id: str) -> str:
@@ -87,9 +104,14 @@ class Covers:
         shard: NDArray[np.int32],
         offset: NDArray[np.int64],
         size: NDArray[np.int64],
+        seen: Sequence[tuple[int, int, int]] = (),
     ) -> None:
-        """Arrays are (n_items + 1,), entry 0 for the pad; size 0 where an item has no cover."""
+        """Arrays are (n_items + 1,), entry 0 for the pad; size 0 where an item has no cover.
+
+        seen: the `identity` of each shard that the arrays are of; another one is refused when it is mapped.
+        """
         self.folder, self.shard, self.offset, self.size = folder, shard, offset, size
+        self.seen = seen
         self._maps: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
@@ -108,7 +130,11 @@ class Covers:
     def _map(self, shard: int) -> mmap.mmap:
         found = self._maps.get(shard)
         if found is None:
-            with (self.folder / shard_name(shard)).open("rb") as file:
+            path = self.folder / shard_name(shard)
+            with path.open("rb") as file:
+                if self.seen and identity(os.fstat(file.fileno())) != self.seen[shard]:
+                    msg = f"{path} changed since the dataset was opened; open it again"
+                    raise CheckFailed(msg)
                 found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._maps[shard] = found
         return found
