@@ -184,6 +184,7 @@ def build_covers(
         for shard, made in _made(plan, job, todo, jobs, engine):
             new = _finish(home, plan, shard, made, work)
             done[shard] = replace(new, tar=tars.get(new.sha256, new.tar))  # bytes that stand stay
+            stock.update(_stock([done[shard]]))  # for items to come that share a picture
     shards = [done[shard] for shard in range(len(plan.inputs))]
     outputs = {}
     for shard, finished in enumerate(shards):
