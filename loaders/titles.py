@@ -76,7 +76,7 @@ def title_tokens(ds: Dataset, tokenizer: Tokenizer, *, language: str, max_tokens
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     described = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-    items = ds.manifest["outputs"]["items.parquet"]["sha256"]
+    items = ds.fingerprint["items.parquet"]
     key = hash_of([RECIPE, described, language, max_tokens, items])
     cache = ds.folder / "tokens" / f"{key}.parquet"
     if cache.exists():

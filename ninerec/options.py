@@ -143,7 +143,7 @@ def split_options(args: argparse.Namespace) -> dict[str, Any]:
         "users": args.users,
         "seed": args.split_seed,
         "warm": args.warm,
-        "covers": "drop" if args.missing_covers == "drop" else None,
+        "covers": {"drop": "drop", None: None}.get(args.missing_covers, "keep"),
     }
     return {key: value for key, value in named.items() if value is not None}
 

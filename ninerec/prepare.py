@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ninerec_data.pictures import Recipe
-
 from ninerec.options import add_split_options, at_least, print_json, say, split_options, take_in
 from ninerec_data.catalog import find
 from ninerec_data.engine import ENGINES
 from ninerec_data.home import find_home
+from ninerec_data.pictures import Recipe
 from ninerec_data.prepare import CoverOptions, Prepared, prepare
 
 _EXAMPLES = """examples:

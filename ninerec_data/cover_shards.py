@@ -14,6 +14,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from ninerec_data.cover_sources import join, open_source
 from ninerec_data.covers import TWO_FILES, Claim, Job, Made, Stocked, settle
 from ninerec_data.engine import in_order
 from ninerec_data.errors import CheckFailed
-from ninerec_data.files import atomic_write, link_or_copy, sha256_file
+from ninerec_data.files import atomic_write, hash_of, link_or_copy, sha256_file
 from ninerec_data.home import Home
 from ninerec_data.manifest import INDEX, changed_files, file_facts, read_manifest
-from ninerec_data.pictures import Recipe, blank
+from ninerec_data.pictures import Recipe, blank, codec_versions
 from ninerec_data.raw import known_digests, remember_digests
 from ninerec_data.shards import SHARD_ITEMS, Sample, shard_name, write_shard
 from ninerec_data.tables import write_parquet
 
 __all__ = [
+    "COVER_COLUMNS",
     "INDEX_SCHEMA",
     "CoverPlan",
     "build_covers",
@@ -55,6 +57,7 @@ INDEX_SCHEMA = {
     "file": pl.String,
     "source": pl.String,
 }
+COVER_COLUMNS = [*INDEX_SCHEMA][1:8]  # those that items.parquet repeats
 Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,12 @@ class CoverPlan:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"recipe": self.recipe.as_json(), "missing": self.missing}
+        return _parameters(self.recipe, self.missing)
+
+    @property
+    def work(self) -> str:
+        """Names the folder in which finished shards wait."""
+        return hash_of([self.recipe.as_json(), codec_versions()])
 
 
 def plan_covers(
@@ -103,7 +111,7 @@ def plan_covers(
         for item, files in enumerate(joined.by_item, start=1)
     ]
     facts = list(_facts(items))
-    parameters = {"recipe": recipe.as_json(), "missing": missing}
+    parameters = _parameters(recipe, missing)
     inputs = [
         _inputs(parameters, claims[at : at + SHARD_ITEMS], facts[at : at + SHARD_ITEMS])
         for at in range(0, len(claims), SHARD_ITEMS)
@@ -119,6 +127,11 @@ def plan_covers(
         inputs=inputs,
         strangers=joined.strangers,
     )
+
+
+def _parameters(recipe: Recipe, missing: str) -> dict[str, Any]:
+    """What a shard follows from beside its items. Other codecs give other pixels, and read other kinds."""
+    return {"recipe": recipe.as_json(), "missing": missing, "codecs": codec_versions()}
 
 
 def _facts(items: pl.DataFrame) -> Iterator[tuple[dict[str, Any], str]]:
@@ -208,7 +221,10 @@ def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
     except CheckFailed as error:
         log.warning("%s: not used", error)
         return
-    if manifest is None or manifest["parameters"].get("recipe") != recipe.as_json():
+    wanted = _parameters(recipe, "")
+    if manifest is None or any(
+        manifest["parameters"].get(key) != wanted[key] for key in ("recipe", "codecs")
+    ):
         return
     if changed_files(folder, {INDEX: manifest["outputs"][INDEX]}):
         log.warning("%s changed since its manifest: its shards are not used", folder / INDEX)
@@ -223,8 +239,9 @@ def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
 def _waiting(work: Path) -> Iterator[Finished]:
     """The shards that a run finished which did not finish itself."""
     for receipt in sorted(work.glob("*.json")):
-        facts = json.loads(receipt.read_text(encoding="utf-8"))
-        yield Finished(receipt.with_suffix(".tar"), **facts)
+        with suppress(ValueError, TypeError):  # one that is damaged: its shard is made again
+            facts = json.loads(receipt.read_text(encoding="utf-8"))
+            yield Finished(receipt.with_suffix(".tar"), **facts)
 
 
 def _whole(shards: list[Finished]) -> list[Finished]:
@@ -327,7 +344,7 @@ def _row(made: Made, claim: Claim, shard: int, offset: int | None, size: int) ->
 def with_covers(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """The item table with the cover columns of a finished covers folder."""
     index = pl.read_parquet(folder / INDEX)
-    return items.with_columns(index[name] for name in index.columns if name in items.columns)
+    return items.with_columns(index[name] for name in COVER_COLUMNS)
 
 
 def cover_counts(rows: Iterable[Row]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ninerec_data.manifest import (
     versions,
     with_facts,
 )
-from ninerec_data.pictures import Recipe, codec_versions
+from ninerec_data.pictures import Recipe
 from ninerec_data.tables import write_parquet
 
 __all__ = ["CoverOptions", "CoverStage"]
@@ -39,11 +39,13 @@ log = logging.getLogger(__name__)
 class CoverOptions:
     """How covers are settled. missing: keep leaves items without a cover, blank gives them a grey one.
 
+    siblings: whether those of the release's other datasets may be copied.
     jobs and engine decide how fast, never what comes out.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     missing: Literal["keep", "blank"] = "keep"
+    siblings: bool = True
     jobs: int | None = None
     engine: str = "threads"
 
@@ -103,9 +105,9 @@ class CoverStage:
                 self.home,
                 plan,
                 staging / "covers",
-                work=self.folder.parent / f"{self._waiting}{self.options.recipe.hash}",
+                work=self.folder.parent / f"{self._waiting}{plan.work}",
                 standing=self.folder / "covers",
-                siblings=siblings,
+                siblings=siblings if self.options.siblings else (),
                 jobs=self.options.jobs,
                 engine=self.options.engine,
             )
@@ -115,7 +117,7 @@ class CoverStage:
                 "dataset": self.entry.name,
                 "parameters": plan.parameters,
                 **made,
-                "versions": {**versions(), **codec_versions()},
+                "versions": versions(),
                 "terms": tables["terms"],
             }
             atomic_write(staging / "covers" / "manifest.json", canonical_json(covers))

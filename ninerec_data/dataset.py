@@ -60,13 +60,14 @@ class Dataset:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """File name -> sha256 of every table of the store and the split."""
+        """File name -> sha256 of every table of the store and the split; of items.parquet without its covers."""
         stages = {"": self.manifest, f"splits/{self.protocol.split.hash}/": self.split_manifest}
-        return {
+        found = {
             f"{folder}{name}": facts["sha256"]
             for folder, manifest in stages.items()
             for name, facts in manifest["outputs"].items()
         }
+        return {**found, "items.parquet": self.manifest["items_without_covers"]}
 
     @property
     def split_folder(self) -> Path:
@@ -152,8 +153,6 @@ class Dataset:
 
         Raises MissingData where no covers were prepared.
         """
-        import numpy as np
-
         from ninerec_data.shards import Covers
 
         if not self.has_covers:
@@ -163,11 +162,7 @@ class Dataset:
             )
             raise MissingData(msg)
 
-        def column(name: str) -> NDArray[Any]:
-            return np.concatenate([[0], self.items[name].fill_null(0).to_numpy()])
-
-        arrays = (column(name) for name in ("shard", "offset", "size"))
-        return Covers(self.folder / "covers", *arrays, self._shards)
+        return Covers.of(self.folder / "covers", self.items, self._shards)
 
     def cover(self, item: int) -> bytes | None:
         """The JPEG of one item, None where it has no cover. Raises MissingData as `covers` does."""
@@ -213,7 +208,12 @@ def open_dataset(
     chosen = get_protocol(protocol_name, **{**manifest["split_defaults"], **split})
     split_folder = folder / "splits" / chosen.split.hash
     split_manifest = read_manifest(split_folder / "manifest.json")
-    if split_manifest is None:
+    other_covers = (
+        split_manifest is not None
+        and chosen.split.covers == "drop"
+        and split_manifest["inputs"]["covers"] != manifest.get("covers", {}).get("index")
+    )
+    if split_manifest is None or other_covers:
         said = _said(protocol_name, split)
         msg = (
             f"{name} has no split {chosen.split.hash} ({said}); run: ninerec prepare {name} {said}"

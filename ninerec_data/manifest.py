@@ -52,7 +52,11 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
             f"{SCHEMA}. Run: ninerec prepare {manifest.get('dataset', _dataset_of(path))}"
         )
         raise CheckFailed(msg)
-    lacking = [key for key in ("dataset", "counts", "outputs") if key not in manifest]
+    lacking = [
+        key
+        for key in ("dataset", "parameters", "inputs", "counts", "outputs")
+        if key not in manifest
+    ]
     if lacking:
         msg = f"{path} lacks {', '.join(lacking)}; remove {path.parent} and run: ninerec prepare {_dataset_of(path)}"
         raise CheckFailed(msg)

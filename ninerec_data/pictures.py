@@ -144,7 +144,7 @@ def codec_versions() -> dict[str, str]:
 def open_picture(data: bytes | Pixels) -> Image.Image:
     """Read the header alone, or refuse."""
     if isinstance(data, Pixels):
-        if len(data.rgb) != data.width * data.height * 3:
+        if not data.rgb or len(data.rgb) != data.width * data.height * 3:
             raise _Refused("damaged: not width x height x 3 bytes")
         return Image.frombytes("RGB", (data.width, data.height), data.rgb)
     if not data:
@@ -165,8 +165,6 @@ def open_picture(data: bytes | Pixels) -> Image.Image:
 
 def resized(image: Image.Image, data: bytes | Pixels, recipe: Recipe) -> Image.Image:
     """Decode, bring to size, to sRGB and onto white, turn upright."""
-    if min(image.size) < 1:
-        raise _Refused("damaged: no pixels")
     most = MAX_PIXELS.get(image.format or "", 50_000_000)
     if image.width * image.height > most or max(image.size) > 65_535:
         raise _Refused(f"too_large: {image.width}x{image.height}")
@@ -177,7 +175,8 @@ def resized(image: Image.Image, data: bytes | Pixels, recipe: Recipe) -> Image.I
             small = _fitted(_plain(image), image.size, recipe)
     small = _srgb_on_white(small, image.info.get("icc_profile"))
     small.getexif()[ExifTags.Base.Orientation] = _turn(image)
-    return ImageOps.exif_transpose(small)
+    ImageOps.exif_transpose(small, in_place=True)
+    return small
 
 
 def _small_jpeg(image: Any, data: Any, recipe: Recipe) -> Image.Image | None:
@@ -232,8 +231,10 @@ def _srgb_on_white(small: Image.Image, profile: bytes | None) -> Image.Image:
     colours = small.convert("RGB") if small.mode == "RGBA" else small
     transform = _to_srgb(profile, colours.mode)
     rgb = transform.apply(colours) if transform else colours.convert("RGB")
+    if small.mode != "RGBA":
+        return rgb
     white = Image.new("RGB", small.size, (255, 255, 255))
-    white.paste(rgb, mask=small.getchannel("A") if small.mode == "RGBA" else None)
+    white.paste(rgb, mask=small.getchannel("A"))
     return white
 
 

@@ -167,14 +167,16 @@ def _do_tables(
             "stage": "tables",
             "dataset": entry.name,
             **_table_inputs(entry, held, max_words),
-            "outputs": file_facts(staging, TABLES),
+            "outputs": (outputs := file_facts(staging, TABLES)),
+            "items_without_covers": outputs["items.parquet"]["sha256"],
             **result,
             **_catalog_facts(entry),
             "versions": versions(),
         }
         atomic_write(staging / "manifest.json", canonical_json(manifest))
         _keep_splits(folder / "splits", staging / "splits", manifest)
-        link_files(folder / "covers", staging / "covers")  # whose pictures need no second decoding
+        if "covers" in held:  # whose pictures need no second decoding
+            link_files(folder / "covers", staging / "covers")
     return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def repair(home: Home, entry: Entry, *, anew: bool = False) -> tuple[str, ...]:
         for key, value in covers.get("recipe", {}).items()
         if key in ("size", "fit", "decode", "quality")
     }
-    options = CoverOptions(recipe=Recipe(**recipe), missing=covers.get("missing", "keep"))
+    options = CoverOptions(
+        recipe=Recipe(**recipe), missing=covers.get("missing", "keep"), siblings=not anew
+    )
     named = [protocol_for(entry, name, {}).split for name in PROTOCOLS]
     defaults = {split.hash: split.as_json() for split in named}
     splits = []
@@ -69,9 +71,10 @@ def repair(home: Home, entry: Entry, *, anew: bool = False) -> tuple[str, ...]:
 
 def _distrust(path: Path) -> None:
     """Let a manifest name no bytes of its files, so that none is taken for good."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["outputs"] = {name: {} for name in manifest["outputs"]}
-    atomic_write(path, canonical_json(manifest))
+    with suppress(CheckFailed):  # one that cannot be read is trusted by nobody
+        manifest = read_manifest(path) or {}
+        manifest["outputs"] = {name: {} for name in manifest["outputs"]}
+        atomic_write(path, canonical_json(manifest))
 
 
 def _parameters(folder: Path) -> Mapping[str, Any]:

@@ -114,6 +114,15 @@ class Covers:
         self.seen = seen
         self._maps: dict[int, mmap.mmap] = {}
 
+    @classmethod
+    def of(cls, folder: Path, table: Any, seen: Sequence[tuple[int, int, int]] = ()) -> Covers:
+        """From the columns shard, offset and size of an Arrow or polars table of all items."""
+        import numpy as np
+
+        columns = (table[name].fill_null(0).to_numpy() for name in ("shard", "offset", "size"))
+        shard, offset, size = (np.concatenate([[0], column]) for column in columns)
+        return cls(folder, shard, offset, size, seen)
+
     def __len__(self) -> int:
         """How many items have a cover."""
         return int((self.size > 0).sum())

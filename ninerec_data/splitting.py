@@ -20,7 +20,7 @@ from ninerec_data import draws
 from ninerec_data.errors import CheckFailed
 from ninerec_data.protocol import Split
 from ninerec_data.slices import rows_of
-from ninerec_data.tables import NO_TIME, write_parquet
+from ninerec_data.tables import write_parquet
 
 __all__ = ["build_split"]
 
@@ -30,6 +30,7 @@ GROUPS = ("new", "cold", "warm")
 NEW, COLD, WARM = range(3)
 # sequences.parquet holds the words, memory the places.
 ROLES = ("train", "cold-outside", "new-outside")
+NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)

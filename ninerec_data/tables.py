@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from ninerec_data.errors import CheckFailed
 from ninerec_data.release import FileReport, Release
 
-__all__ = ["NO_TIME", "TABLES", "build_tables", "cut_text", "write_parquet"]
+__all__ = ["TABLES", "build_tables", "cut_text", "write_parquet"]
 
 Ints = NDArray[np.int64]
 TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
 ROW_GROUP = 1 << 20
-NO_TIME = np.iinfo(np.int64).min
 # Releases lack rows for some items, samples for most; under this share the table is another one's.
 MUST_JOIN = 0.01
 ITEM_COLUMNS = (
@@ -56,12 +55,12 @@ def build_tables(
         rows = rows.filter(pl.col("issue").is_null())
     user, users = _numbered(rows["user_id"])
     item, seen = _numbered(rows["item_id"])
-    time = rows["timestamp"].rechunk()
-    del rows  # from here on no id is held once a row
     items, item_counts = _number_items(features, seen, dataset)
     number = seen.join(items, on="item_id", how="left", maintain_order="left")["item"].to_numpy()
     lengths = np.bincount(user)
-    rows = _ordered(user, number[item], time, lengths)
+    # From here on no id is held once a row.
+    time = rows["timestamp"].rechunk()
+    rows = _ordered(pl.DataFrame({"user": user, "item": number[item], "timestamp": time}), lengths)
     parts = {lang: [names.get(part, part) for part in columns] for lang, columns in text.items()}
     write_parquet(_with_text(items, parts, max_words), folder / "items.parquet")
     write_parquet(_user_table(users, lengths, of_users), folder / "users.parquet")
@@ -102,7 +101,7 @@ def _refuse_no_rows(account: FileReport, dataset: str) -> None:
 
 def _numbered(ids: pl.Series) -> tuple[NDArray[np.uint32], pl.DataFrame]:
     """Each id's number by first appearance, from 0, and the ids in that order."""
-    code = _codes(ids).to_numpy()
+    code = _codes(ids)
     first = np.full(int(code.max()) + 1, len(ids), np.uint32)
     first[code[::-1]] = np.arange(len(ids), dtype=np.uint32)[::-1]  # the last to be written stays
     found = np.flatnonzero(first < len(ids))
@@ -112,31 +111,26 @@ def _numbered(ids: pl.Series) -> tuple[NDArray[np.uint32], pl.DataFrame]:
     return number[code], ids.gather(first[found]).to_frame()
 
 
-def _codes(ids: pl.Series) -> pl.Series:
-    """One number for equal ids: that of their digits if all are like u12, v0 or 7, else any."""
-    name, start = ids.name, ids[0].rstrip("0123456789")
-    digits = pl.col(name).str.strip_prefix(start).cast(pl.UInt32, strict=False)
-    same = (pl.lit(start) + digits.cast(pl.String)).eq_missing(pl.col(name))
-    read = ids.to_frame().lazy().select(digits, same=same.all()).collect(engine="streaming")
-    if read["same"][0] and read[name].max() < 4 * len(ids):
-        return read[name]
-    return ids.cast(pl.Categorical).to_physical()
+def _codes(ids: pl.Series) -> NDArray[np.uint32]:
+    """One number for equal ids: what their digits say if all are like u12 (no other u012), else any."""
+    text, start = pl.col(ids.name), ids[0].rstrip("0123456789")
+    digits = text.str.strip_prefix(start).cast(pl.UInt32, strict=False)
+    alone = text.is_between(pl.lit(f"{start}1"), pl.lit(f"{start}:"), closed="left")  # : follows 9
+    alone = digits.is_not_null() & (alone | (text == f"{start}0"))
+    read = ids.to_frame().lazy().select(digits, alone=alone.all()).collect(engine="streaming")
+    code = read[ids.name].to_numpy()
+    if read["alone"][0] and code.max() < 4 * len(ids):
+        return code
+    return ids.cast(pl.Categorical).to_physical().to_numpy()
 
 
-def _ordered(
-    user: NDArray[np.uint32], item: NDArray[np.int32], time: pl.Series, lengths: Ints
-) -> pl.DataFrame:
+def _ordered(rows: pl.DataFrame, lengths: Ints) -> pl.DataFrame:
     """user, item, timestamp, position: by user, then time (none first), then file order."""
-    order = np.lexsort((time.fill_null(NO_TIME), user))  # stable
-    start = np.cumsum(lengths) - lengths
-    return pl.DataFrame(
-        {
-            "user": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-            "item": item[order],
-            "timestamp": time.gather(order),
-            "position": (np.arange(len(order)) - np.repeat(start, lengths)).astype(np.int32),
-        }
-    )
+    # Two stable sorts take a fraction of the time of one by two columns.
+    rows = rows.sort("timestamp", maintain_order=True).sort("user", maintain_order=True)
+    start = (np.cumsum(lengths) - lengths).astype(np.int32)
+    position = np.arange(rows.height, dtype=np.int32) - np.repeat(start, lengths)
+    return rows.with_columns(pl.col("user").cast(pl.Int32), pl.Series("position", position))
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

@@ -154,6 +154,10 @@ def _split(
     fits = (lengths >= min(split.min_interactions, split.keep_last)) & (lengths <= split.keep_last)
     found = f"{lengths.min()}..{lengths.max()} rows"
     yield Check("structure", name + "windows keep their bounds", bool(fits.all()), found)
+    if split.covers == "drop":
+        cover = pq.read_table(folder / "items.parquet", columns=["cover"])["cover"]
+        bare = (~pc.equal(cover, "ok").to_numpy())[item - 1].sum()
+        yield Check("values", name + "every item has a cover", not bare, f"{bare:,} rows without")
     first, last = start[training], end[training]
     counts = np.bincount(item[rows_of(first, last - 2)], minlength=n_items(tables) + 1)[1:]
     table = pq.read_table(path / "items.parquet")

@@ -12,7 +12,7 @@ import polars as pl
 import simplejpeg
 
 from ninerec_data import draws
-from ninerec_data.cover_shards import cover_counts
+from ninerec_data.cover_shards import COVER_COLUMNS, cover_counts
 from ninerec_data.engine import in_order
 from ninerec_data.manifest import INDEX, covers_of_store
 from ninerec_data.shards import SHARD_ITEMS, Covers, key_of, shard_name
@@ -37,7 +37,7 @@ def check_covers(
         return
     index = pl.read_parquet(folder / "covers" / INDEX)
     items = pl.read_parquet(folder / "items.parquet")
-    same = all(items[name].equals(index[name]) for name in index.columns if name in items.columns)
+    same = all(items[name].equals(index[name]) for name in COVER_COLUMNS)
     yield "structure", "items.parquet repeats the covers' index", same, f"{index.height:,} items"
     counts = cover_counts(index.iter_rows(named=True))
     same = all(covers["counts"][key] == value for key, value in counts.items())
@@ -78,12 +78,8 @@ def _fits(_: None, task: tuple[Path, pl.DataFrame, list[str]]) -> bool:
 
 
 def _decoded(folder: Path, index: pl.DataFrame, size: int, decode: int | None) -> Verdict:
-    columns = {
-        name: np.concatenate([[0], index[name].fill_null(0).to_numpy()])
-        for name in ("shard", "offset", "size")
-    }
-    covers = Covers(folder / "covers", **columns)
-    items = np.flatnonzero(columns["size"])
+    covers = Covers.of(folder / "covers", index)
+    items = np.flatnonzero(covers.size)
     if decode is not None and decode < len(items):
         items = np.sort(items[draws.permutation(len(items), 0)[:decode]])
     parts = np.array_split(items, -(-len(items) // 100) or 1)

@@ -397,6 +397,7 @@ def test_manifests_hold_no_time_and_no_duration(toy: Toy) -> None:
         assert set(manifest) <= {
             "schema", "stage", "dataset", "recipe", "parameters", "inputs", "outputs", "counts",
             "files", "notes", "split_defaults", "split_hash", "published", "versions", "terms",
+            "items_without_covers", "covers",
         }  # fmt: skip
         for name, facts in manifest["outputs"].items():
             assert facts["size"] == (place / name).stat().st_size
