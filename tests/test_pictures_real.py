@@ -212,7 +212,7 @@ files = [path for path in sorted(Path(sys.argv[1]).iterdir()) if path.is_file()]
 with ThreadPoolExecutor(2) as pool:
     made = list(pool.map(lambda path: make_picture(path.read_bytes()), files))
 assert "torch" not in sys.modules
-lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(len(made), int(lines["VmHWM"].split()[0]) // 1024)
 """
 
