@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     removed = bool(parts) and not args.dry_run and _agreed(args, parts)
     if removed:
         parts = [part for name in names for part in _removed(args, home, name, what)]
+        removed = bool(parts)
     frees = sum(part.frees for part in parts)
     if args.json:
         said = [{**asdict(part), "path": str(part.path)} for part in parts]

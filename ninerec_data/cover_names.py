@@ -52,7 +52,7 @@ def join(found: Sequence[Found], item_ids: Sequence[str], dataset: str) -> Joine
             strangers.append(file.name)
         else:
             claims.setdefault(place, []).append(((ending not in PICTURES, reading), file))
-    if found and len(claims) < MUST_JOIN * max(min(pictures, len(item_ids)), 1):
+    if len(claims) < MUST_JOIN * max(min(pictures, len(item_ids)), 1):
         raise CheckFailed(_do_not_join(found, item_ids, dataset, len(claims)))
     by_item: list[tuple[Found, ...]] = [()] * len(item_ids)
     for place, files in claims.items():
@@ -79,7 +79,7 @@ def _padded(text: str) -> str:
 
 
 # How a name is read to find its item, best first.
-_READINGS: tuple[Callable[[str], str], ...] = (str, _decoded, _other_key, _padded)
+_READINGS: tuple[Callable[[str], str], ...] = (str, unquote, _decoded, _other_key, _padded)
 
 
 def _place_of(name: str, places: Mapping[str, int]) -> tuple[int | None, int, str]:
@@ -97,6 +97,11 @@ def _place_of(name: str, places: Mapping[str, int]) -> tuple[int | None, int, st
 
 
 def _do_not_join(found: Sequence[Found], item_ids: Sequence[str], dataset: str, joined: int) -> str:
+    if not found:
+        return (
+            f"the covers of {dataset} are gone: where they were imported from there is no file left; "
+            f"put them back, or import them from where they are: ninerec import {dataset} PATH"
+        )
     names, ids = (
         ", ".join(map(repr, three)) for three in ([f.name for f in found[:3]], item_ids[:3])
     )

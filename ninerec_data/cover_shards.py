@@ -25,10 +25,9 @@ from tqdm import tqdm
 from ninerec_data.cover_sources import join, open_source
 from ninerec_data.covers import TWO_FILES, Claim, Job, Made, Stocked, settle
 from ninerec_data.engine import in_order
-from ninerec_data.errors import CheckFailed
 from ninerec_data.files import atomic_write, hash_of, link_or_copy, sha256_file
 from ninerec_data.home import Home
-from ninerec_data.manifest import INDEX, changed_files, file_facts, read_manifest
+from ninerec_data.manifest import INDEX, changed_files, file_facts, manifest_or_none
 from ninerec_data.pictures import Recipe, blank, codec_versions
 from ninerec_data.raw import known_digests, remember_digests
 from ninerec_data.shards import SHARD_ITEMS, Sample, shard_name, write_shard
@@ -119,7 +118,7 @@ def plan_covers(
     return CoverPlan(
         path=path,
         patterns=patterns,
-        stamp=hash(tuple(found)),
+        stamp=hash((path.stat().st_ino, *found)),
         recipe=recipe,
         missing=missing,
         claims=claims,
@@ -216,11 +215,7 @@ def build_covers(
 
 def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
     """The shards of a covers folder that was made with this recipe; none where it does not stand."""
-    try:
-        manifest = read_manifest(folder / "manifest.json")
-    except CheckFailed as error:
-        log.warning("%s: not used", error)
-        return
+    manifest = manifest_or_none(folder)
     wanted = _parameters(recipe, "")
     if manifest is None or any(
         manifest["parameters"].get(key) != wanted[key] for key in ("recipe", "codecs")
@@ -229,7 +224,7 @@ def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
     if changed_files(folder, {INDEX: manifest["outputs"][INDEX]}):
         log.warning("%s changed since its manifest: its shards are not used", folder / INDEX)
         return
-    index = pl.read_parquet(folder / INDEX)
+    index = pl.read_parquet(folder / INDEX, glob=False)
     for shard, inputs in enumerate(manifest["inputs"]):
         rows = index.slice(shard * SHARD_ITEMS, SHARD_ITEMS).to_dicts()
         name = shard_name(shard)
@@ -343,7 +338,7 @@ def _row(made: Made, claim: Claim, shard: int, offset: int | None, size: int) ->
 
 def with_covers(items: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """The item table with the cover columns of a finished covers folder."""
-    index = pl.read_parquet(folder / INDEX)
+    index = pl.read_parquet(folder / INDEX, glob=False)
     return items.with_columns(index[name] for name in COVER_COLUMNS)
 
 

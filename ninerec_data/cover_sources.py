@@ -6,6 +6,7 @@ One file that cannot be read is a `BadCover` with a reason, a source that cannot
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import posixpath
@@ -128,7 +129,7 @@ class _Folder:
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(f"{name}/")
-                        elif entry.is_file():
+                        elif _is_plain(entry):
                             stat = entry.stat()
                             out.append(Found(_text(name), stat.st_size, stat.st_mtime_ns))
         return sorted(out, key=lambda file: file.name)
@@ -141,6 +142,16 @@ class _Folder:
 
     def close(self) -> None:
         pass
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    """A file, or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _text(name: str) -> str:

@@ -64,7 +64,7 @@ class CoverStage:
         self, tables: dict[str, Any], done: list[str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The manifests of the tables and the covers, made anew where what they follow from changed."""
-        items = pl.read_parquet(self.folder / "items.parquet")
+        items = pl.read_parquet(self.folder / "items.parquet", glob=False)
         plan = plan_covers(
             self.home,
             items,

@@ -95,7 +95,14 @@ def _on_ray(
         raise UsageError(msg) from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            msg = (
+                f"no Ray cluster could be used ($RAY_ADDRESS is {os.environ.get('RAY_ADDRESS')}): {error}; "
+                "start it, unset RAY_ADDRESS, or use --engine threads"
+            )
+            raise UsageError(msg) from error
     try:
         remote = ray.remote(max_retries=RETRIES)(function)
         common = ray.put(shared)

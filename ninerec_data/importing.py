@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from ninerec_data.archives import is_archive, open_archive, read_in_place
 from ninerec_data.catalog import Entry
+from ninerec_data.cover_sources import open_source
 from ninerec_data.errors import CheckFailed, MissingData, NineRecError
 from ninerec_data.files import full_disk_is_said, lock, sha256_file, sweep
 from ninerec_data.formats import reader
@@ -62,6 +64,11 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
                 raise MissingData(_nothing_found(entry, path, roles, left))
             for role, origin in chosen.items():
                 _refuse_unfit(role, files[origin], origin, archive)
+                if role == "covers":
+                    patterns = next(r.patterns for r in roles if r.name == role)
+                    open_source(
+                        files[origin], patterns
+                    ).close()  # damage is told now, not by prepare
             found = {  # nothing is put in place before everything has been found good
                 role: _put(home, entry, files[origin], roles, archive)
                 for role, origin in chosen.items()
@@ -119,6 +126,12 @@ def _is_covers(path: PurePath, roles: tuple[Role, ...]) -> bool:
     return match is not None and match[0].name == "covers"
 
 
+def _is_packed_covers(path: Path, roles: tuple[Role, ...]) -> bool:
+    """Whether it is a compressed tar of covers, by its name: it is not read in place."""
+    name = re.sub(r"(\.tar)?\.(gz|bz2|xz)$|\.(tgz|tbz2|txz)$", "", path.name, flags=re.IGNORECASE)
+    return name != path.name and _is_covers(PurePath(name), roles)
+
+
 @contextmanager
 def _files_of(
     path: Path, roles: tuple[Role, ...], beside: Path
@@ -128,7 +141,8 @@ def _files_of(
     The archive itself is among the files where covers can be read in it.
     """
     if not is_archive(path) or _matching(path, roles):
-        yield {str(file.absolute()): file for file in _walk(path, roles)}, None, ()
+        files = {str(file.absolute()): file for file in _walk(path, roles)}
+        yield files, None, tuple(name for name in files if _is_packed_covers(Path(name), roles))
         return
     beside.parent.mkdir(parents=True, exist_ok=True)
     with (

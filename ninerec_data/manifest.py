@@ -19,6 +19,7 @@ __all__ = [
     "covers_of_store",
     "current",
     "file_facts",
+    "manifest_or_none",
     "n_items",
     "read_manifest",
     "refuse_changed",
@@ -117,13 +118,18 @@ def n_items(tables: Mapping[str, Any]) -> int:
     return int(tables["counts"]["item_table"] + tables["counts"]["items_without_row"])
 
 
+def manifest_or_none(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a stage's folder; None, and a warning, where it cannot be used either."""
+    try:
+        return read_manifest(folder / "manifest.json")
+    except CheckFailed:
+        log.warning("the manifest in %s cannot be used", folder)
+        return None
+
+
 def current(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest of a stage that was made from just this and is whole; else None: make it."""
-    try:
-        manifest = read_manifest(folder / "manifest.json")
-    except CheckFailed as error:
-        log.warning("%s: made anew", error)
-        return None
+    manifest = manifest_or_none(folder)
     if manifest is None:
         return None
     same = all(manifest.get(key) == value for key, value in wanted.items())

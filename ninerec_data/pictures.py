@@ -242,8 +242,7 @@ def _srgb_on_white(small: Image.Image, profile: bytes | None) -> Image.Image:
 def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
     """LittleCMS's transform; None where the profile is absent, sRGB, broken, or for other colours."""
     try:
-        lab = ImageCms.createProfile("LAB") if mode == "LAB" else None
-        source = ImageCms.ImageCmsProfile(lab or io.BytesIO(profile or b""))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
         if "sRGB" in ImageCms.getProfileDescription(source):
             return None
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -88,6 +88,8 @@ def prepare(
                 done.append("tables")
             tables = with_facts(folder, tables, _catalog_facts(entry), done)
             settled = None
+            if "covers" not in held and covers and covers.missing == "blank":
+                raise MissingData(_no_covers(entry.name))
             if "covers" in held:
                 stage = CoverStage(
                     home, entry, folder, held["covers"].path, covers or CoverOptions()
@@ -123,6 +125,10 @@ def held_for(home: Home, entry: Entry) -> dict[str, RawFile]:
     if missing:
         raise MissingData(missing_message(entry, missing))
     return held
+
+
+def _no_covers(name: str) -> str:
+    return f"{name} holds no covers, so none are missing; run: ninerec import {name} PATH (of its covers)"
 
 
 def _table_inputs(entry: Entry, held: Mapping[str, RawFile], max_words: int) -> dict[str, Any]:
@@ -208,8 +214,7 @@ def _split_inputs(tables: Mapping[str, Any], split: Split) -> dict[str, Any]:
 def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict[str, Any]:
     split, name = chosen.split, tables["dataset"]
     if split.covers == "drop" and "covers" not in tables:
-        msg = f"{name} holds no covers, so none are missing; run: ninerec import {name} PATH (of its covers)"
-        raise MissingData(msg)
+        raise MissingData(_no_covers(name))
     log.info("%s: split %s", name, split.hash)
     with staged_folder(folder / "splits" / split.hash) as staging:
         result = build_split(folder, staging, split, n_items(tables))

@@ -106,7 +106,11 @@ def place(source: Path, home: Home, release: str, inside: str) -> Path:
 def hold(
     home: Home, dataset: str, release: str, found: dict[str, Path], origins: dict[str, str]
 ) -> None:
-    """Record files for a dataset, all of them or none; a role held before is replaced."""
+    """Record files for a dataset, all of them or none; a role held before is replaced.
+
+    Covers are read anew after they were imported, whatever their times say; those that are gone are no longer held
+    once the rest was imported without them.
+    """
     rows = []
     for role, path in found.items():
         stat = path.stat()
@@ -126,6 +130,12 @@ def hold(
         )
     with journal(home) as connection:
         connection.executemany("insert or replace into files values (?,?,?,?,?,?,?,?,?)", rows)
+        of_covers = "from files where dataset = ? and role = 'covers'"
+        for (path,) in connection.execute(f"select path {of_covers}", (dataset,)).fetchall():
+            if "covers" in found or not Path(path).exists():
+                connection.execute("delete from digests where source = ?", (path,))
+            if not Path(path).exists():
+                connection.execute(f"delete {of_covers}", (dataset,))
 
 
 def held_files(home: Home, dataset: str) -> dict[str, RawFile]:

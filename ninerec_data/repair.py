@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData
+from ninerec_data.errors import MissingData
 from ninerec_data.files import atomic_write, canonical_json, lock
 from ninerec_data.home import Home
-from ninerec_data.manifest import read_manifest
+from ninerec_data.manifest import manifest_or_none
 from ninerec_data.pictures import Recipe
 from ninerec_data.prepare import CoverOptions, held_for, prepare, protocol_for
 from ninerec_data.protocol import PROTOCOLS
 
 __all__ = ["repair"]
-
-log = logging.getLogger(__name__)
 
 
 def repair(home: Home, entry: Entry, *, anew: bool = False) -> tuple[str, ...]:
@@ -71,16 +67,11 @@ def repair(home: Home, entry: Entry, *, anew: bool = False) -> tuple[str, ...]:
 
 def _distrust(path: Path) -> None:
     """Let a manifest name no bytes of its files, so that none is taken for good."""
-    with suppress(CheckFailed):  # one that cannot be read is trusted by nobody
-        manifest = read_manifest(path) or {}
+    manifest = manifest_or_none(path.parent)
+    if manifest is not None:
         manifest["outputs"] = {name: {} for name in manifest["outputs"]}
         atomic_write(path, canonical_json(manifest))
 
 
 def _parameters(folder: Path) -> Mapping[str, Any]:
-    try:
-        manifest = read_manifest(folder / "manifest.json") or {}
-    except CheckFailed as error:
-        log.warning("%s: made anew with the defaults", error)
-        return {}
-    return dict(manifest.get("parameters", {}))
+    return dict((manifest_or_none(folder) or {}).get("parameters", {}))

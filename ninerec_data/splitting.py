@@ -132,7 +132,7 @@ def _load(prepared: Path) -> History:
 
 def _covered(prepared: Path) -> NDArray[np.bool_]:
     """(n_items + 1,) whether an item has a cover."""
-    cover = pl.read_parquet(prepared / "items.parquet", columns=["cover"])["cover"]
+    cover = pl.read_parquet(prepared / "items.parquet", columns=["cover"], glob=False)["cover"]
     return np.concatenate([[False], (cover == "ok").to_numpy()])
 
 

@@ -112,14 +112,15 @@ def _numbered(ids: pl.Series) -> tuple[NDArray[np.uint32], pl.DataFrame]:
 
 
 def _codes(ids: pl.Series) -> NDArray[np.uint32]:
-    """One number for equal ids: what their digits say if all are like u12 (no other u012), else any."""
+    """Equal numbers for equal ids: their digits where all are like u12, which is fast, else any."""
     text, start = pl.col(ids.name), ids[0].rstrip("0123456789")
     digits = text.str.strip_prefix(start).cast(pl.UInt32, strict=False)
-    alone = text.is_between(pl.lit(f"{start}1"), pl.lit(f"{start}:"), closed="left")  # : follows 9
-    alone = digits.is_not_null() & (alone | (text == f"{start}0"))
-    read = ids.to_frame().lazy().select(digits, alone=alone.all()).collect(engine="streaming")
+    # No sign and no leading zero, or two ids would be one number. ":" is the character after "9".
+    plain = text.is_between(pl.lit(f"{start}1"), pl.lit(f"{start}:"), closed="left")
+    plain = digits.is_not_null() & (plain | (text == f"{start}0"))
+    read = ids.to_frame().lazy().select(digits, plain=plain.all()).collect(engine="streaming")
     code = read[ids.name].to_numpy()
-    if read["alone"][0] and code.max() < 4 * len(ids):
+    if read["plain"][0] and code.max() < 4 * len(ids):
         return code
     return ids.cast(pl.Categorical).to_physical().to_numpy()
 

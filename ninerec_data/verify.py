@@ -51,7 +51,11 @@ def verify(folder: Path, *, decode: int | None = SAMPLE) -> list[Check]:
         checks += _judged(_tables(folder, manifest), "tables")
         if "covers" in manifest or (folder / "covers").exists():
             checks += _covers(folder, manifest, decode)
-        for path in sorted((folder / "splits").glob("[!.]*")):
+        splits = sorted((folder / "splits").glob("[!.]*"))
+        if not splits:
+            found = f"none; run: ninerec prepare {folder.name}"
+            checks.append(Check("structure", "there is a split", None, found))
+        for path in splits:
             split = read_manifest(path / "manifest.json")
             if split is None:
                 checks.append(Check("bytes", f"split {path.name}", False, "it has no manifest"))

@@ -35,8 +35,8 @@ def check_covers(
     yield "structure", "covers are those of the tables", settled, found
     if not settled:
         return
-    index = pl.read_parquet(folder / "covers" / INDEX)
-    items = pl.read_parquet(folder / "items.parquet")
+    index = pl.read_parquet(folder / "covers" / INDEX, glob=False)
+    items = pl.read_parquet(folder / "items.parquet", glob=False)
     same = all(items[name].equals(index[name]) for name in COVER_COLUMNS)
     yield "structure", "items.parquet repeats the covers' index", same, f"{index.height:,} items"
     counts = cover_counts(index.iter_rows(named=True))

@@ -467,8 +467,17 @@ def test_strangers_are_the_pictures_that_no_item_has() -> None:
     )
 
 
-def test_no_files_are_no_error() -> None:
-    assert join([], ["v1", "v2"], "small") == Joined([(), ()], [])
+def test_a_source_without_files_is_not_taken_for_covers_that_are_missing() -> None:
+    with pytest.raises(CheckFailed, match=r"no file left.*ninerec import small PATH"):
+        join([], ["v1", "v2"], "small")
+
+
+def test_names_are_decoded_before_they_are_composed() -> None:
+    """Both spellings of one letter are ids of their own."""
+    apart, composed = "e\u0301", "\u00e9"
+    files = [Found("e%CC%81.jpg", 1, 1), Found("%C3%A9.jpg", 1, 1)]
+    assert join(files, [apart, composed], "small").by_item == [(files[0],), (files[1],)]
+    assert join(files[:1], [composed], "small").by_item == [(files[0],)]
 
 
 def test_names_that_do_not_join_are_shown_from_both_sides() -> None:

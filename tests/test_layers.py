@@ -29,13 +29,13 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 10,200 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 10,300 in all.
 SHARE = {
     "ninerec": 1350,
     "baselines": 1400,
     "loaders": 450,
     "downloader": 1200,
-    "ninerec_data": 5800,
+    "ninerec_data": 5900,
 }
 
 

@@ -173,6 +173,7 @@ KINDS: dict[str, tuple[bytes, Colour, Colour]] = {
         (0x40,) * 3,
         (0xC0,) * 3,
     ),
+    "tiff-with-broken-exif": (tiff(8, 1, b"\x40\xc0", {34665: 4}), (0x40,) * 3, (0xC0,) * 3),
     "16-bit-tiff-white-is-zero": (
         tiff(16, 0, struct.pack("<2H", 0x3FFF, 0xFFFF)),
         (0xC0,) * 3,
@@ -410,7 +411,7 @@ def test_the_recipe_is_recorded_and_hashed() -> None:
     ("setting", "said"),
     [
         ({"size": 4}, "size is 4; expected 8 to 2048"),
-        ({"size": True}, "size is True"),
+        ({"quality": True}, "quality is True"),
         ({"quality": 101}, "quality is 101; expected 1 to 100"),
         ({"fit": "crop"}, "fit is 'crop'; expected squash or center_crop"),
         ({"decode": "full"}, "decode is 'full'; expected scaled or exact"),
@@ -447,6 +448,12 @@ def many_scans() -> bytes:
     return data[:end] + data[last:end] * 200 + data[end:]
 
 
+def strange_marker() -> bytes:
+    data = file(TWO, "JPEG", progressive=True)
+    end = data.rindex(b"\xff\xda")
+    return data[:end] + b"\xff\xf0\0\2" + data[end:]
+
+
 def webp_bomb(side: int) -> bytes:
     data = bytearray(file(TWO, "WEBP", lossless=True))
     at = data.index(b"VP8L") + 9
@@ -459,6 +466,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
     "text": (b"no such cover\n", "not_a_picture"),
     "web page": (b"<!DOCTYPE html><html><svg></svg></html>", "not_a_picture"),
+    "xhtml": (b"<?xml version='1.0'?><html><svg></svg></html>", "not_a_picture"),
     "zeros": (bytes(1000), "not_a_picture"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported: SVG"),
     "svg after xml": (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>", "unsupported: SVG"),
@@ -482,6 +490,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "largest webp": (webp_bomb(16383), "too_large"),
     "scans": (many_scans(), "damaged: too many scans"),
     "long": (b"\xff\xd8\xff" + bytes(64 << 20), "too_large: 64 MiB"),
+    "strange marker": (strange_marker(), "damaged"),
     "no pixels": (png((0, 5), 8, 2, b""), "damaged"),
     "no pixels in a bmp": (file(TWO, "BMP").replace(b"\x50\0\0\0\x28", b"\0\0\0\0\x28"), "damaged"),
     "bad crc": (file(TWO, "PNG").replace(b"IHDR\0\0\0\x50", b"IHDR\0\0\0\x51"), "damaged"),
@@ -514,6 +523,12 @@ def test_a_jpeg_cut_anywhere_is_truncated(options: dict[str, Any], decode: str) 
         assert (picture.jpeg, picture.reason) == (None, "truncated")
     assert make_picture(data[:-2]).reason == "truncated"
     assert make_picture(data + b"trailing bytes").reason is None
+
+
+def test_a_progressive_jpeg_cut_inside_its_tables_is_truncated() -> None:
+    data = file(scene((64, 48)), "JPEG", progressive=True)
+    for end in range(4, len(data), 7):
+        assert make_picture(data[:end]).reason == "truncated", end
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])
@@ -550,6 +565,20 @@ def test_threads_make_the_same_bytes() -> None:
     data = [entry[0] for entry in KINDS.values()] + [entry[0] for entry in REFUSED.values()]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(make_picture, data * 2)) == [make_picture(one) for one in data] * 2
+
+
+def test_threads_leave_the_filters_of_warnings_alone() -> None:
+    before = list(warnings.filters)
+    data = file(TWO.resize((8, 8)), "JPEG", exif=BROKEN_EXIF["cut"])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            made = set(pool.map(make_picture, [data] * 400))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(made) == 1
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -16,7 +16,7 @@ import polars as pl
 
 from ninerec_data.catalog import catalog
 from ninerec_data.dataset import Dataset
-from ninerec_data.errors import UsageError, nearest
+from ninerec_data.errors import CheckFailed, UsageError, nearest
 from ninerec_data.files import staged_folder
 
 __all__ = ["FORMATS", "export", "facts_of", "refuse_ids", "terms_of", "titles_of", "with_ids"]
@@ -34,15 +34,24 @@ def export(ds: Dataset, to: str, target: Path) -> Path:
         msg = f"--to {to}: no such format{nearest(to, FORMATS)} Formats: {', '.join(FORMATS)}"
         raise UsageError(msg)
     target = target.expanduser().absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        msg = f"--out {target} is not an empty folder; name a new one with --out FOLDER"
+    dangling = target.is_symlink() and not target.exists()
+    if (
+        dangling
+        or target == Path.cwd()
+        or (target.exists() and not (target.is_dir() and not any(target.iterdir())))
+    ):
+        msg = f"--out {target} is not an empty folder, or the one you are in; name a new one with --out FOLDER"
         raise UsageError(msg)
     module = importlib.import_module(f"ninerec_data.export.{to}")
     for left in target.parent.glob(f".tmp-{glob.escape(target.name)}-????????"):
         shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
-    with staged_folder(target) as folder:
-        (folder / "TERMS.txt").write_text(terms_of(ds), encoding="utf-8")
-        module.write(ds, folder)
+    try:
+        with staged_folder(target) as folder:
+            (folder / "TERMS.txt").write_text(terms_of(ds), encoding="utf-8")
+            module.write(ds, folder)
+    except OSError as error:
+        msg = f"cannot write to {target} ({error.strerror or error}); name another folder with --out FOLDER"
+        raise CheckFailed(msg) from error
     return target
 
 

@@ -1,4 +1,4 @@
-"""Files with one interaction a line: fields, ids and times, lazily, with every line accounted for."""
+"""Files with one interaction a line: fields, ids and times, read once, with every line accounted for."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _full_lines(path: Path, layout: Pairs, rows: int) -> pl.DataFrame | None:
 def scan_pairs(
     path: Path, layout: Pairs, seen: Look | None = None
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    """Read a pair file lazily into the interactions of a Release, and notes on the file.
+    """Read a pair file into the interactions of a Release, and notes on the file.
 
     One row per line after the header, in file order. Rows with an issue: "blank line",
     "empty user id", "empty item id". timestamp is null where the layout names none; else integers
