@@ -87,14 +87,19 @@ class CoverPlan:
 
 
 def plan_covers(
-    home: Home, items: pl.DataFrame, path: Path, patterns: tuple[str, ...], **how: Any
+    home: Home,
+    items: pl.DataFrame,
+    path: Path,
+    patterns: tuple[str, ...],
+    *,
+    dataset: str,
+    recipe: Recipe,
+    missing: str,
 ) -> CoverPlan:
     """List the source, join its names with the items, and say what each shard would be made from.
 
-    how: dataset, recipe, missing (keep | blank).
     Raises CheckFailed for names that do not join, MissingData for a source that cannot be read.
     """
-    dataset, recipe, missing = how["dataset"], how["recipe"], how["missing"]
     source = open_source(path, patterns)
     try:
         found = source.found()
