@@ -366,7 +366,7 @@ def test_an_empty_title_has_one_token(ds: Dataset) -> None:
     known.pre_tokenizer = Whitespace()
     texts = ["title title", *[""] * (ds.n_items - 1)]
     bare = SimpleNamespace(
-        folder=ds.folder, manifest=ds.manifest, n_items=ds.n_items, text=lambda _: texts
+        folder=ds.folder, fingerprint=ds.fingerprint, n_items=ds.n_items, text=lambda _: texts
     )
     titles = title_tokens(bare, known, language="en", max_tokens=5)
     tokens, mask = titles.of(np.array([1, 2]))

@@ -51,6 +51,8 @@ def prepare(home: Path, name: str, **more: Any) -> Path:
         "dataset": name,
         "counts": {"item_table": 1500, "items_without_row": 79},
         "outputs": {},
+        "parameters": {},
+        "inputs": {},
         "split_defaults": {"keep_last": 13},
         **more,
     }
@@ -60,7 +62,7 @@ def prepare(home: Path, name: str, **more: Any) -> Path:
 def split(store: Path, **fields: Any) -> str:
     """A split as far as its manifest says; returns its hash."""
     made = get_protocol("ninerec-2023", **{"keep_last": 13, **fields}).split
-    manifest = {"schema": SCHEMA, "dataset": store.name, "counts": {}, "outputs": {}}
+    manifest = {"schema": SCHEMA, "dataset": store.name, "counts": {}, "outputs": {}, "inputs": {}}
     write(store / "splits" / made.hash, {**manifest, "parameters": made.as_json()})
     return made.hash
 
