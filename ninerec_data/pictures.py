@@ -174,8 +174,9 @@ def resized(image: Image.Image, data: bytes | Pixels, recipe: Recipe) -> Image.I
             image.load()
             small = _fitted(_plain(image), image.size, recipe)
     small = _srgb_on_white(small, image.info.get("icc_profile"))
-    small.getexif()[ExifTags.Base.Orientation] = _turn(image)
-    ImageOps.exif_transpose(small, in_place=True)
+    if (turn := _turn(image)) != 1:
+        small.getexif()[ExifTags.Base.Orientation] = turn
+        ImageOps.exif_transpose(small, in_place=True)
     return small
 
 
@@ -252,9 +253,11 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
 
 def _turn(image: Image.Image) -> Any:
     """EXIF's orientation; Pillow has turned a TIFF by itself."""
+    if not image.info.get("exif"):
+        return 1
     exif = Image.Exif()
     with _quietly(), contextlib.suppress(Exception):  # a broken EXIF block is no EXIF block
-        exif.load(image.info.get("exif") or b"")
+        exif.load(image.info["exif"])
         return exif.get(ExifTags.Base.Orientation, 1)
     return 1
 
