@@ -1,8 +1,7 @@
 """Stage covers: what a release holds of covers becomes shards and an index (DESIGN 3.2).
 
-A shard follows from its `inputs`: the recipe, its items' ids, titles and texts, and the digests of the
-files that claim to be their covers. A shard with the same inputs is linked, not written: from the covers
-that stand, or from the work folder, where each finished shard of a killed run lies with its receipt.
+A shard with the same inputs (cover_plan.py) is linked, not written: from the covers that stand, or from the
+work folder, where each finished shard of a killed run lies with its receipt.
 A picture that a sibling (same release, same recipe) settled is copied, not decoded.
 """
 
@@ -22,24 +21,22 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
-from ninerec_data.cover_sources import join, open_source
+from ninerec_data.cover_plan import CoverPlan, cover_parameters, shard_inputs
 from ninerec_data.covers import TWO_FILES, Claim, Job, Made, Stocked, settle
 from ninerec_data.engine import in_order
-from ninerec_data.files import atomic_write, hash_of, link_or_copy, sha256_file
+from ninerec_data.files import atomic_write, link_or_copy, sha256_file
 from ninerec_data.home import Home
 from ninerec_data.manifest import INDEX, changed_files, file_facts, manifest_or_none
-from ninerec_data.pictures import Recipe, blank, codec_versions
-from ninerec_data.raw import known_digests, remember_digests
+from ninerec_data.pictures import Recipe, blank
+from ninerec_data.raw import remember_digests
 from ninerec_data.shards import SHARD_ITEMS, Sample, shard_name, write_shard
 from ninerec_data.tables import write_parquet
 
 __all__ = [
     "COVER_COLUMNS",
     "INDEX_SCHEMA",
-    "CoverPlan",
     "build_covers",
     "cover_counts",
-    "plan_covers",
     "with_covers",
 ]
 
@@ -60,102 +57,6 @@ COVER_COLUMNS = [*INDEX_SCHEMA][1:8]  # those that items.parquet repeats
 Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoverPlan:
-    """What a covers stage would be made from. inputs: of each shard; None where a file was never read."""
-
-    path: Path
-    patterns: tuple[str, ...]
-    stamp: int  # of all the files it lists
-    recipe: Recipe
-    missing: str
-    claims: list[Claim]
-    facts: list[tuple[dict[str, Any], str]]
-    inputs: list[str | None]
-    strangers: list[str]
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return _parameters(self.recipe, self.missing)
-
-    @property
-    def work(self) -> str:
-        """Names the folder in which finished shards wait."""
-        return hash_of([self.recipe.as_json(), codec_versions()])
-
-
-def plan_covers(
-    home: Home,
-    items: pl.DataFrame,
-    path: Path,
-    patterns: tuple[str, ...],
-    *,
-    dataset: str,
-    recipe: Recipe,
-    missing: str,
-) -> CoverPlan:
-    """List the source, join its names with the items, and say what each shard would be made from.
-
-    Raises CheckFailed for names that do not join, MissingData for a source that cannot be read.
-    """
-    source = open_source(path, patterns)
-    try:
-        found = source.found()
-        joined = join(found, items["item_id"].to_list(), dataset)
-    finally:
-        source.close()
-    if joined.strangers:
-        n, some = len(joined.strangers), ", ".join(joined.strangers[:3])
-        log.info("%s: %s files of covers are of no item here, such as %s", dataset, f"{n:,}", some)
-    known = known_digests(home, path)
-    claims = [
-        Claim(item, files, tuple(known.get((f.name, f.size, f.stamp)) for f in files))
-        for item, files in enumerate(joined.by_item, start=1)
-    ]
-    facts = list(_facts(items))
-    parameters = _parameters(recipe, missing)
-    inputs = [
-        _inputs(parameters, claims[at : at + SHARD_ITEMS], facts[at : at + SHARD_ITEMS])
-        for at in range(0, len(claims), SHARD_ITEMS)
-    ]
-    return CoverPlan(
-        path=path,
-        patterns=patterns,
-        stamp=hash((path.stat().st_ino, *found)),
-        recipe=recipe,
-        missing=missing,
-        claims=claims,
-        facts=facts,
-        inputs=inputs,
-        strangers=joined.strangers,
-    )
-
-
-def _parameters(recipe: Recipe, missing: str) -> dict[str, Any]:
-    """What a shard follows from beside its items. Other codecs give other pixels, and read other kinds."""
-    return {"recipe": recipe.as_json(), "missing": missing, "codecs": codec_versions()}
-
-
-def _facts(items: pl.DataFrame) -> Iterator[tuple[dict[str, Any], str]]:
-    """For each item the JSON of its sample, and its text: of the first language that has one."""
-    titles = [name for name in items.columns if name.startswith("title_") and name != "title_from"]
-    texts = [name for name in items.columns if name.startswith("text_")]
-    text = pl.coalesce(*texts, pl.lit("")) if texts else pl.lit("")
-    rows = items.select("item", "item_id", *titles, text.alias("text"))
-    for row in rows.iter_rows(named=True):
-        yield row, row.pop("text")
-
-
-def _inputs(parameters: Row, claims: list[Claim], facts: list[tuple[Row, str]]) -> str | None:
-    if any(digest is None for claim in claims for digest in claim.digests):
-        return None
-    files = [
-        [(f.name, d) for f, d in zip(c.files, c.digests, strict=True)] for c in claims if c.files
-    ]
-    text = json.dumps([parameters, facts, files], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +122,7 @@ def build_covers(
 def _standing(folder: Path, recipe: Recipe) -> Iterator[Finished]:
     """The shards of a covers folder that was made with this recipe; none where it does not stand."""
     manifest = manifest_or_none(folder)
-    wanted = _parameters(recipe, "")
+    wanted = cover_parameters(recipe, "")
     if manifest is None or any(
         manifest["parameters"].get(key) != wanted[key] for key in ("recipe", "codecs")
     ):
@@ -303,7 +204,7 @@ def _finish(home: Home, plan: CoverPlan, shard: int, made: list[Made], work: Pat
         _row(m, claim, shard, next(offsets) if jpeg else None, len(jpeg or b""))
         for m, claim, jpeg in zip(made, claims, jpegs, strict=True)
     ]
-    inputs = _inputs(
+    inputs = shard_inputs(
         plan.parameters, [_learned(c, m) for c, m in zip(claims, made, strict=True)], facts
     )
     data = buffer.getvalue()

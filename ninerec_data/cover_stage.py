@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,19 +13,13 @@ from typing import Any, Literal
 import polars as pl
 
 from ninerec_data.catalog import Entry, catalog
-from ninerec_data.cover_shards import CoverPlan, build_covers, plan_covers, with_covers
+from ninerec_data.cover_plan import CoverPlan, plan_covers
+from ninerec_data.cover_shards import build_covers, with_covers
 from ninerec_data.errors import UsageError
 from ninerec_data.files import atomic_write, canonical_json, link_files, lock, staged_folder
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
-from ninerec_data.manifest import (
-    SCHEMA,
-    covers_of_store,
-    current,
-    file_facts,
-    versions,
-    with_facts,
-)
+from ninerec_data.manifest import covers_of_store, current, file_facts, with_facts, write_manifest
 from ninerec_data.pictures import Recipe
 from ninerec_data.tables import write_parquet
 
@@ -111,22 +104,14 @@ class CoverStage:
                 jobs=self.options.jobs,
                 engine=self.options.engine,
             )
-            covers = {
-                "schema": SCHEMA,
-                "stage": "covers",
-                "dataset": self.entry.name,
-                "parameters": plan.parameters,
-                **made,
-                "versions": versions(),
-                "terms": tables["terms"],
-            }
-            atomic_write(staging / "covers" / "manifest.json", canonical_json(covers))
+            made |= {"parameters": plan.parameters, "terms": tables["terms"]}
+            covers = write_manifest(staging / "covers", "covers", self.entry.name, made)
             write_parquet(with_covers(items, staging / "covers"), staging / "items.parquet")
             facts = file_facts(staging, ("items.parquet",))
             tables = {**tables, "outputs": {**tables["outputs"], **facts}}
             tables["covers"] = covers_of_store(covers)
             atomic_write(staging / "manifest.json", canonical_json(tables))
-        return json.loads(canonical_json(tables)), json.loads(canonical_json(covers))
+        return tables, covers
 
 
 @contextmanager

@@ -24,8 +24,8 @@ __all__ = [
     "read_manifest",
     "refuse_changed",
     "tables_manifest",
-    "versions",
     "with_facts",
+    "write_manifest",
 ]
 
 SCHEMA = 1
@@ -150,5 +150,12 @@ def with_facts(
     return manifest
 
 
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("ninerec", "numpy", "polars", "pyarrow")}
+def write_manifest(
+    folder: Path, stage: str, dataset: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a stage's manifest, the last file of its folder, and return it as it will be read."""
+    versions = {name: version(name) for name in ("ninerec", "numpy", "polars", "pyarrow")}
+    head = {"schema": SCHEMA, "stage": stage, "dataset": dataset, "versions": versions}
+    text = canonical_json({**head, **facts})
+    atomic_write(folder / "manifest.json", text)
+    return json.loads(text)  # type: ignore[no-any-return]

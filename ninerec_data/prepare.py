@@ -22,13 +22,12 @@ from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import missing_message
 from ninerec_data.manifest import (
-    SCHEMA,
     current,
     file_facts,
     n_items,
     read_manifest,
-    versions,
     with_facts,
+    write_manifest,
 )
 from ninerec_data.protocol import Protocol, Split, get_protocol, split_from
 from ninerec_data.raw import RawFile, verified_files
@@ -168,22 +167,19 @@ def _do_tables(
         result = build_tables(
             release, staging, text=entry.text, max_words=max_words, dataset=entry.name
         )
-        manifest = {
-            "schema": SCHEMA,
-            "stage": "tables",
-            "dataset": entry.name,
+        outputs = file_facts(staging, TABLES)
+        facts = {
             **_table_inputs(entry, held, max_words),
-            "outputs": (outputs := file_facts(staging, TABLES)),
+            "outputs": outputs,
             "items_without_covers": outputs["items.parquet"]["sha256"],
             **result,
             **_catalog_facts(entry),
-            "versions": versions(),
         }
-        atomic_write(staging / "manifest.json", canonical_json(manifest))
+        manifest = write_manifest(staging, "tables", entry.name, facts)
         _keep_splits(folder / "splits", staging / "splits", manifest)
         if "covers" in held:  # whose pictures need no second decoding
             link_files(folder / "covers", staging / "covers")
-    return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
+    return manifest
 
 
 def _keep_splits(old: Path, new: Path, tables: Mapping[str, Any]) -> None:
@@ -220,16 +216,11 @@ def _do_split(folder: Path, tables: Mapping[str, Any], chosen: Protocol) -> dict
         result = build_split(folder, staging, split, n_items(tables))
         atomic_write(staging / "leaks.json", canonical_json(result["leaks"]))
         names = tuple(sorted(path.name for path in staging.iterdir()))
-        manifest = {
-            "schema": SCHEMA,
-            "stage": "split",
-            "dataset": name,
+        facts = {
             "split_hash": split.hash,
             **_split_inputs(tables, split),
             "outputs": file_facts(staging, names),
             "counts": result["counts"],
-            "versions": versions(),
             "terms": tables["terms"],
         }
-        atomic_write(staging / "manifest.json", canonical_json(manifest))
-    return json.loads(canonical_json(manifest))  # type: ignore[no-any-return]
+        return write_manifest(staging, "split", name, facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ninerec_data.errors import CheckFailed
 from ninerec_data.release import FileReport, Release
 
-__all__ = ["TABLES", "build_tables", "cut_text", "write_parquet"]
+__all__ = ["TABLES", "build_tables", "cut_text", "title_columns", "write_parquet"]
 
 Ints = NDArray[np.int64]
 TABLES = ("items.parquet", "users.parquet", "interactions.parquet")
@@ -132,6 +132,11 @@ def _ordered(rows: pl.DataFrame, lengths: Ints) -> pl.DataFrame:
     start = (np.cumsum(lengths) - lengths).astype(np.int32)
     position = np.arange(rows.height, dtype=np.int32) - np.repeat(start, lengths)
     return rows.with_columns(pl.col("user").cast(pl.Int32), pl.Series("position", position))
+
+
+def title_columns(names: Iterable[str]) -> list[str]:
+    """The columns of an item table that hold titles."""
+    return [name for name in names if name.startswith("title_") and name != "title_from"]
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

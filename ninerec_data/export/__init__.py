@@ -18,6 +18,7 @@ from ninerec_data.catalog import catalog
 from ninerec_data.dataset import Dataset
 from ninerec_data.errors import CheckFailed, UsageError, nearest
 from ninerec_data.files import staged_folder
+from ninerec_data.tables import title_columns
 
 __all__ = ["FORMATS", "export", "facts_of", "refuse_ids", "terms_of", "titles_of", "with_ids"]
 
@@ -94,5 +95,4 @@ def with_ids(ds: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
 
 def titles_of(ds: Dataset) -> list[str]:
     """The title columns of a dataset's items."""
-    names = ds.items.column_names
-    return [name for name in names if name.startswith("title_") and name != "title_from"]
+    return title_columns(ds.items.column_names)
