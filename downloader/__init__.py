@@ -1,5 +1,4 @@
-"""Network to raw store. Fetching is not built yet: this package holds no code.
+"""Network to raw store: published files over `requests`, covers and titles of items over `aiohttp` (docs/download.md).
 
-Until it is, get a release by hand (`ninerec show DATASET` names where it is published) and give the
-files you hold to `ninerec import DATASET PATH`, which runs the same checks on them.
+`download.download` does what `ninerec download` asks for; a platform of one's own is a resolver (resolvers/).
 """

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
+from ninerec_data.blobs import Blobs
 from ninerec_data.files import lock
 from ninerec_data.home import Home
+from ninerec_data.item_journal import has_items, item_journal
 from ninerec_data.raw import journal
 
 __all__ = ["Part", "leftovers", "raw_folders", "removable", "remove", "size_of"]
@@ -29,7 +31,7 @@ _LEFT = re.compile(r"\.(?:tmp|old)-(.+)-[a-z0-9_]{8}|\.(.+)\.covers-[0-9a-f]{8}"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing to remove. what: prepared | leftover | raw | journal (the entries of the dataset in it).
+    """One thing to remove. what: prepared | leftover | raw | journal (the entries of the dataset in it) | blobs.
 
     frees: bytes of the files whose last name goes with it.
     """
@@ -66,7 +68,7 @@ def size_of(paths: Iterable[Path]) -> int:
 
 
 def removable(home: Home, names: Iterable[str], what: Collection[str]) -> list[Part]:
-    """What is on disk of these datasets. what: some of prepared, leftover, and raw, which brings journal."""
+    """What is on disk of these datasets. what: some of prepared, leftover, and raw, which brings journal and blobs."""
     parts = []
     names_seen: Counter[tuple[int, int]] = Counter()
     for name in names:
@@ -77,6 +79,8 @@ def removable(home: Home, names: Iterable[str], what: Collection[str]) -> list[P
                 if names_seen[_inode(stat)] == stat.st_nlink:
                     frees += stat.st_size
             parts.append(Part(name, kind, path, frees))
+        if "raw" in what and (blobs := _blobs(home, name)):
+            parts.append(Part(name, "blobs", home.raw / "blobs", sum(blobs.values())))
     return parts
 
 
@@ -90,7 +94,9 @@ def remove(home: Home, name: str, what: Collection[str]) -> list[Part]:
         releases |= {release for dataset, release, _ in _journal(home) if dataset == name}
         releases |= {path.parent.name for path in raw_folders(home, name)}
     with ExitStack() as locks:
-        for path in (home.lock_of(name), *(home.raw / f".{r}.lock" for r in sorted(releases))):
+        locks_of_raw = [home.raw / f".{r}.lock" for r in sorted(releases)]
+        locks_of_raw += [home.raw / ".download.lock"] if "raw" in what else []
+        for path in (home.lock_of(name), *locks_of_raw):
             locks.enter_context(lock(path))
         parts = removable(home, [name], what)
         for path in [_aside(p.path, name) for p in parts if p.what in ("prepared", "leftover")]:
@@ -101,10 +107,24 @@ def remove(home: Home, name: str, what: Collection[str]) -> list[Part]:
                 connection.execute(
                     "delete from digests where source not in (select path from files)"
                 )
+        if "raw" in what and has_items(home):
+            blobs = _blobs(home, name)
+            with item_journal(home) as items:
+                items.forget(name)
+            for sha256 in blobs:
+                Blobs(home).path(sha256).unlink(missing_ok=True)
         for part in parts:
             if part.what == "raw":
                 _delete(part.path)
     return parts
+
+
+def _blobs(home: Home, name: str) -> dict[str, int]:
+    """Covers that were downloaded for this dataset alone, and their bytes."""
+    if not has_items(home):
+        return {}
+    with item_journal(home) as items:
+        return items.only_of(name)
 
 
 def _found(home: Home, name: str, what: Collection[str]) -> Iterator[tuple[str, Path]]:

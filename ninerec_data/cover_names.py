@@ -13,7 +13,7 @@ from ninerec_data.errors import CheckFailed
 if TYPE_CHECKING:
     from ninerec_data.cover_sources import Found
 
-__all__ = ["Joined", "join"]
+__all__ = ["Joined", "join", "place_of"]
 
 PICTURES = frozenset(
     ("", "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "jp2")
@@ -46,7 +46,7 @@ def join(found: Sequence[Found], item_ids: Sequence[str], dataset: str) -> Joine
     claims: dict[int, list[tuple[tuple[bool, int], Found]]] = {}
     strangers, pictures = [], 0
     for file in found:
-        place, reading, ending = _place_of(file.name, places)
+        place, reading, ending = place_of(file.name, places)
         pictures += ending in PICTURES
         if place is None:
             strangers.append(file.name)
@@ -82,7 +82,7 @@ def _padded(text: str) -> str:
 _READINGS: tuple[Callable[[str], str], ...] = (str, unquote, _decoded, _other_key, _padded)
 
 
-def _place_of(name: str, places: Mapping[str, int]) -> tuple[int | None, int, str]:
+def place_of(name: str, places: Mapping[str, int]) -> tuple[int | None, int, str]:
     """The item that a name means, which reading said so, and the ending that was taken off."""
     stem, dot, ending = name.rpartition(".")
     if not dot or "/" in ending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import polars as pl
 
 from ninerec_data.cover_sources import join, open_source
-from ninerec_data.covers import Claim
+from ninerec_data.covers import Claim, Stocked
 from ninerec_data.files import hash_of
 from ninerec_data.home import Home
 from ninerec_data.pictures import Recipe, codec_versions
+from ninerec_data.provenance import DownloadedCovers
 from ninerec_data.raw import known_digests
 from ninerec_data.shards import SHARD_ITEMS
 from ninerec_data.tables import title_columns
@@ -45,6 +46,7 @@ class CoverPlan:
     facts: list[tuple[dict[str, Any], str]]
     inputs: list[str | None]
     strangers: list[str]
+    stock: Mapping[str, Stocked]  # of pictures that were made as they arrived
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -74,12 +76,16 @@ def plan_covers(
     try:
         found = source.found()
         joined = join(found, items["item_id"].to_list(), dataset)
+        known = known_digests(home, path)
+        stock: Mapping[str, Stocked] = {}
+        if isinstance(source, DownloadedCovers):
+            known |= source.digests()
+            stock = source.stock(recipe)
     finally:
         source.close()
     if joined.strangers:
         n, some = len(joined.strangers), ", ".join(joined.strangers[:3])
         log.info("%s: %s files of covers are of no item here, such as %s", dataset, f"{n:,}", some)
-    known = known_digests(home, path)
     claims = [
         Claim(item, files, tuple(known.get((f.name, f.size, f.stamp)) for f in files))
         for item, files in enumerate(joined.by_item, start=1)
@@ -100,6 +106,7 @@ def plan_covers(
         facts=facts,
         inputs=inputs,
         strangers=joined.strangers,
+        stock=stock,
     )
 
 

@@ -96,7 +96,7 @@ def build_covers(
     todo = [shard for shard in range(len(plan.inputs)) if shard not in done]
     if todo:
         of_siblings = _whole([f for path in siblings for f in _standing(path, plan.recipe)])
-        stock = _stock([*old, *of_siblings])
+        stock = {**plan.stock, **_stock([*old, *of_siblings])}
         tars = {finished.sha256: finished.tar for finished in old}
         job = Job(plan.path, plan.patterns, plan.stamp, plan.recipe, stock)
         for shard, made in _made(plan, job, todo, jobs, engine):

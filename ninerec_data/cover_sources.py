@@ -1,5 +1,7 @@
 """Where covers come from: a folder, a zip, a plain tar or upstream's LMDB (which joins which item: cover_names.py).
 
+What was downloaded is one more source (provenance.py).
+
 A source lists the files that may be covers and reads them one by one, from any thread; nothing is unpacked.
 One file that cannot be read is a `BadCover` with a reason, a source that cannot be read at all an error.
 """
@@ -65,12 +67,16 @@ class Source(Protocol):
 
 
 def open_source(path: Path, patterns: tuple[str, ...] = ()) -> Source:
-    """Open a folder, zip, plain tar or LMDB (a file, or a folder with data.mdb).
+    """Open a folder, zip, plain tar or LMDB (a file, or a folder with data.mdb), or what was downloaded.
 
     patterns: names of folders of covers; where an archive holds such a folder, only what lies in it counts.
     Raises MissingData for what cannot be read, CheckFailed for a damaged archive or store, or another kind of file.
     """
     with _refusal_is_said(path):
+        if path.suffix == ".parquet" and path.is_file():
+            from ninerec_data.provenance import DownloadedCovers
+
+            return DownloadedCovers(path, patterns)
         data = path / "data.mdb" if (path / "data.mdb").is_file() else path
         if data.is_dir():
             return _Folder(path)

@@ -23,7 +23,10 @@ TWO_FILES = "two_files"
 
 @dataclass(frozen=True, slots=True)
 class Stocked:
-    """A picture settled before under the same recipe: where its JPEG lies, or why there is none."""
+    """A picture settled before under the same recipe: where its JPEG lies, or why there is none.
+
+    sha256: of the JPEG, where it is not known to be whole.
+    """
 
     path: Path | None
     offset: int
@@ -31,6 +34,7 @@ class Stocked:
     width: int | None
     height: int | None
     reason: str | None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ def _from_stock(claim: Claim, stocked: Stocked, source: str, read: dict[Found, s
         with stocked.path.open("rb") as file:
             file.seek(stocked.offset)
             jpeg = file.read(stocked.size)
+        if stocked.sha256 and hashlib.sha256(jpeg).hexdigest() != stocked.sha256:
+            return Made(claim.item, "broken", "damaged", source=source, digests=read)
     cover = "ok" if jpeg else "broken"
     size = (stocked.width, stocked.height)
     return Made(claim.item, cover, stocked.reason, jpeg, *size, source, digests=read)

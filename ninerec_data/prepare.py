@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ninerec_data.catalog import Entry
 from ninerec_data.cover_stage import CoverOptions, CoverStage
 from ninerec_data.errors import MissingData, NineRecError, UsageError
@@ -30,6 +32,7 @@ from ninerec_data.manifest import (
     write_manifest,
 )
 from ninerec_data.protocol import Protocol, Split, get_protocol, split_from
+from ninerec_data.provenance import PAGE_TITLES, RELEASE_COVERS, finish_downloads
 from ninerec_data.raw import RawFile, verified_files
 from ninerec_data.splitting import build_split
 from ninerec_data.tables import TABLES, build_tables
@@ -80,6 +83,7 @@ def prepare(
         sweep(folder.parent, entry.name)
         done: list[str] = []
         with lock(home.raw / f".{entry.release}.lock", shared=True):  # no import meanwhile
+            finish_downloads(home, entry)
             held = held_for(home, entry)
             tables = current(folder, _table_inputs(entry, held, max_words))
             if tables is None:
@@ -143,7 +147,7 @@ def _table_inputs(entry: Entry, held: Mapping[str, RawFile], max_words: int) -> 
         "inputs": {
             role: {"name": file.path.name, "size": file.size, "sha256": file.sha256}
             for role, file in held.items()
-            if file.sha256 and role != "covers"
+            if file.sha256 and role not in ("covers", RELEASE_COVERS)
         },
     }
 
@@ -165,7 +169,12 @@ def _do_tables(
     release = reader(entry.format).read(paths, entry.options)
     with staged_folder(folder) as staging:
         result = build_tables(
-            release, staging, text=entry.text, max_words=max_words, dataset=entry.name
+            release,
+            staging,
+            text=entry.text,
+            max_words=max_words,
+            dataset=entry.name,
+            page_titles=pl.read_parquet(paths[PAGE_TITLES]) if PAGE_TITLES in paths else None,
         )
         outputs = file_facts(staging, TABLES)
         facts = {

@@ -26,6 +26,7 @@ __all__ = [
     "known_digests",
     "place",
     "remember_digests",
+    "rename_role",
     "verified_files",
 ]
 
@@ -104,7 +105,12 @@ def place(source: Path, home: Home, release: str, inside: str) -> Path:
 
 
 def hold(
-    home: Home, dataset: str, release: str, found: dict[str, Path], origins: dict[str, str]
+    home: Home,
+    dataset: str,
+    release: str,
+    found: dict[str, Path],
+    origins: dict[str, str],
+    terms: str = "held by the user",
 ) -> None:
     """Record files for a dataset, all of them or none; a role held before is replaced.
 
@@ -125,7 +131,7 @@ def hold(
                 stat.st_size if plain else None,
                 sha256_file(path) if plain else None,
                 stat.st_mtime_ns if plain else None,
-                "held by the user",
+                terms,
             )
         )
     with journal(home) as connection:
@@ -136,6 +142,15 @@ def hold(
                 connection.execute("delete from digests where source = ?", (path,))
             if not Path(path).exists():
                 connection.execute(f"delete {of_covers}", (dataset,))
+
+
+def rename_role(home: Home, dataset: str, role: str, new: str) -> None:
+    """Hold the same file under another role, in place of what had it."""
+    with journal(home) as connection:
+        connection.execute("delete from files where dataset = ? and role = ?", (dataset, new))
+        connection.execute(
+            "update files set role = ? where dataset = ? and role = ?", (new, dataset, role)
+        )
 
 
 def held_files(home: Home, dataset: str) -> dict[str, RawFile]:

@@ -38,11 +38,13 @@ def build_tables(
     text: Mapping[str, Sequence[str]],
     max_words: int,
     dataset: str,
+    page_titles: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Write the three tables into `folder` and return their counts and the account of every file.
 
     text: language -> item columns that form the text, joined by a blank. A release's column that has
-    the name of one of ours becomes release_<name>, with a note.
+    the name of one of ours becomes release_<name>, with a note. page_titles: item_id, title as items' pages
+    give them, for those that have none; in the first language.
     Raises CheckFailed for an empty dataset and for ids that do not join the item table.
     """
     features, names, item_notes = _renamed(release.items, "items", ITEM_COLUMNS, ("text_",))
@@ -61,6 +63,8 @@ def build_tables(
     # From here on no id is held once a row.
     time = rows["timestamp"].rechunk()
     rows = _ordered(pl.DataFrame({"user": user, "item": number[item], "timestamp": time}), lengths)
+    if page_titles is not None:
+        items = _with_page_titles(items, page_titles, next(iter(text), "zh"))
     parts = {lang: [names.get(part, part) for part in columns] for lang, columns in text.items()}
     write_parquet(_with_text(items, parts, max_words), folder / "items.parquet")
     write_parquet(_user_table(users, lengths, of_users), folder / "users.parquet")
@@ -215,6 +219,21 @@ def _number_items(
     }
 
 
+def _with_page_titles(items: pl.DataFrame, titles: pl.DataFrame, language: str) -> pl.DataFrame:
+    """Fill what has no title in any language; those filled are marked by the column title_from."""
+    column = f"title_{language}"
+    names = title_columns(items.columns)
+    untitled = pl.all_horizontal(pl.col(names).is_null()) if names else pl.lit(value=True)
+    items = items.join(titles, on="item_id", how="left", maintain_order="left")
+    return items.with_columns(
+        pl.when(untitled)
+        .then("title")
+        .otherwise(column if column in names else pl.lit(None, pl.String))
+        .alias(column),
+        pl.when(untitled & pl.col("title").is_not_null()).then(pl.lit("page")).alias("title_from"),
+    ).drop("title")
+
+
 def _with_text(
     items: pl.DataFrame, text: Mapping[str, Sequence[str]], max_words: int
 ) -> pl.DataFrame:
@@ -228,14 +247,17 @@ def _with_text(
             else pl.lit(None, pl.String)
         )
         columns.append(cut_text(joined, language, max_words).alias(f"text_{language}"))
-    titled = [pl.col(name).is_not_null() for name in items.columns if name.startswith("title_")]
+    names = title_columns(items.columns)
+    titled = [pl.col(name).is_not_null() for name in names]
     source = (
         pl.when(pl.any_horizontal(titled)).then(pl.lit("release"))
         if titled
         else pl.lit(None, pl.String)
     )
-    leading = ["item", "item_id", *(c for c in items.columns if c.startswith("title_"))]
-    others = [name for name in items.columns if name not in leading]
+    if "title_from" in items.columns:
+        source = pl.coalesce("title_from", source)
+    leading = ["item", "item_id", *names]
+    others = [name for name in items.columns if name not in (*leading, "title_from")]
     return items.with_columns(
         *columns,
         source.alias("title_from"),

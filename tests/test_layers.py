@@ -34,8 +34,8 @@ SHARE = {
     "ninerec": 1350,
     "baselines": 1400,
     "loaders": 450,
-    "downloader": 1200,
-    "ninerec_data": 5900,
+    "downloader": 3600,
+    "ninerec_data": 6600,
 }
 
 

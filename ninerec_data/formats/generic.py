@@ -49,6 +49,7 @@ def roles(options: Mapping[str, Any]) -> tuple[Role, ...]:  # noqa: ARG001 - the
         ),
         Role(name="items", patterns=_names("items"), about="item_id,title_en,..."),
         Role(name="users", patterns=_names("users"), required=False, about="user_id,..."),
+        Role(name="urls", patterns=("urls.csv",), required=False, about="item_id,url"),
         covers_role("covers", about="<item_id>.jpg"),
     )
 

@@ -1,0 +1,117 @@
+"""Covers that are at hand: those of the release itself, and those of a backup that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from downloader.adopt import Wanted, adopt
+from downloader.answers import Fault
+from downloader.arrived import Arrivals
+from downloader.backup import Backup, open_backup
+from downloader.options import Tell
+from downloader.releases import bundles
+from downloader.web import Web
+from ninerec_data.archives import read_in_place
+from ninerec_data.catalog import Entry
+from ninerec_data.cover_sources import join, open_source
+from ninerec_data.formats import reader
+from ninerec_data.home import Home
+from ninerec_data.item_journal import ItemJournal, Stored
+from ninerec_data.provenance import release_covers
+from ninerec_data.raw import known_digests, remember_digests
+
+__all__ = ["AtHand"]
+
+BATCH = 64  # pictures held in memory
+TAKEN = "covers taken"
+
+
+class AtHand:
+    """Takes covers from where no origin has to be asked."""
+
+    def __init__(self, home: Home, items: ItemJournal, arrivals: Arrivals, tell: Tell) -> None:
+        self.home, self.items, self.arrivals, self.tell = home, items, arrivals, tell
+        self.backups: list[tuple[Entry, Backup]] = []
+
+    def open(self, entry: Entry, spec: str, *, only: bool, web: Web | None) -> Backup:
+        """Open a backup for a dataset. Raises as `open_backup`."""
+        ids = [address.item_id for address in self.items.addresses(entry.name)]
+        backup = open_backup(
+            spec, dataset=entry.name, patterns=_patterns(entry), item_ids=ids, only=only, web=web
+        )
+        self.backups.append((entry, backup))
+        return backup
+
+    def take_backups(self) -> None:
+        """Fill what has no cover, first backup first."""
+        with ThreadPoolExecutor() as threads:
+            for entry, backup in self.backups:
+                lacking = self.items.without_cover(entry.name)
+                found = backup.read_all([i for i in lacking if backup.lookup(i) is not None])
+                refused = 0
+                while batch := list(islice(found, BATCH)):
+                    taken = threads.map(lambda row: self._taken(row[1]), batch)
+                    for (item_id, _, where), stored in zip(batch, taken, strict=True):
+                        refused += stored is None
+                        if stored:
+                            self.items.from_backup(entry.name, item_id, stored, where)
+                if refused:
+                    self.tell.say(
+                        f"{entry.name}: {refused:,} covers of {backup.name} cannot be used"
+                    )
+
+    def _taken(self, data: bytes | Fault) -> Stored | None:
+        try:
+            return None if isinstance(data, Fault) else self.arrivals.take(data)
+        except Fault:
+            return None
+
+    def take_releases(self, entries: Sequence[Entry]) -> None:
+        """Read in place what can be, else take it out of the published tar, which is passed over once."""
+        wanted: dict[Path, list[Wanted]] = {}
+        for entry in entries:
+            lacking = self.items.without_cover(entry.name)
+            if lacking and (own := release_covers(self.home, entry)):
+                self._in_place(entry, own, lacking)
+                lacking = self.items.without_cover(entry.name)
+            for bundle in bundles(self.home, entry):
+                if lacking and "covers" in bundle.assets and bundle.target.exists():
+                    want = Wanted(entry.name, _patterns(entry), tuple(lacking))
+                    wanted.setdefault(bundle.target, []).append(want)
+        for path, several in wanted.items():
+            if not read_in_place(path):
+                self._from_tar(path, several)
+
+    def _in_place(self, entry: Entry, path: Path, lacking: dict[str, str]) -> None:
+        ids = [address.item_id for address in self.items.addresses(entry.name)]
+        source = open_source(path, _patterns(entry))
+        try:
+            joined = join(source.found(), ids, entry.name)
+        finally:
+            source.close()
+        files = {i: found[0].name for i, found in zip(ids, joined.by_item, strict=True) if found}
+        self.items.from_release(entry.name, {i: files[i] for i in lacking if i in files})
+
+    def _from_tar(self, path: Path, wanted: list[Wanted]) -> None:
+        stat = path.stat()
+        before = known_digests(self.home, path)
+        left = [w for w in wanted if (w.dataset, stat.st_size, stat.st_mtime_ns) not in before]
+        if left:
+            self.tell.say(
+                f"{path.name}: taking its covers out, for {', '.join(w.dataset for w in left)}"
+            )
+            adopt(path, left, self.arrivals, self._hold)
+            done = {(w.dataset, stat.st_size, stat.st_mtime_ns): TAKEN for w in left}
+            remember_digests(self.home, path, done)
+
+    def _hold(self, dataset: str, item_id: str, stored: Stored, name: str) -> None:
+        self.items.from_release(dataset, {item_id: name}, stored)
+
+
+def _patterns(entry: Entry) -> tuple[str, ...]:
+    """The names of a dataset's folder of covers."""
+    roles = reader(entry.format).roles(entry.options)
+    return next((role.patterns for role in roles if role.name == "covers"), ())

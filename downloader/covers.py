@@ -1,0 +1,318 @@
+"""The covers of items: every address that waits is asked for once, until each has an outcome.
+
+Addresses wait in lanes, one for each host that is asked first; its governor says how many may be asked at once
+(politeness.py). What fails on the way waits its turn again; where a host is down or blocked, what is left of its
+lane is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from downloader.addresses import host_of, redacted
+from downloader.answers import Ask, Cover, Fault, Outcome, Resolver, Response
+from downloader.arrived import Arrivals
+from downloader.client import Client
+from downloader.placeholders import is_placeholder
+from downloader.politeness import Governor, backoff
+from downloader.resolvers import find
+from ninerec_data.item_journal import Answer, ItemJournal, Stored
+
+__all__ = ["Covers", "Lane"]
+
+AT_ONCE = 64  # addresses in all the lanes: what arrives is held in memory until it is decoded
+ATTEMPTS = 4
+PAGES = 3  # asked for one address at most
+DOWN_AFTER = (20, 30.0)  # faults of the way in a row, and seconds without another answer
+DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
+# What arrived may have been hurt on its way: asked for once more, then believed.
+SECOND_LOOK = {"html", "json", "empty", "truncated", "damaged", "not_a_picture"}
+DOUBTFUL = {"forbidden", "empty_answer"}  # believed of a host that gave something else just now
+PROOF = 60.0  # seconds that a picture proves a host to be well
+
+
+@dataclass(slots=True)
+class Task:
+    """One address that waits. attempt: times it was asked."""
+
+    url: str
+    resolver: Resolver
+    start: Ask | Cover
+    attempt: int = 0
+    doubted: bool = False
+
+
+@dataclass(slots=True)
+class Lane:
+    """The addresses whose first request goes to one host."""
+
+    host: str
+    heard_at: float  # when it last answered at all
+    queue: asyncio.Queue[Task | None] = field(default_factory=asyncio.Queue)
+    open: int = 0  # tasks without an outcome
+    workers: int = 1
+    in_a_row: int = 0  # faults of the way
+    doubts: int = 0  # doubtful answers in a row
+    well_at: float = float("-inf")  # when it last gave a picture
+    closed: Fault | None = None  # why the rest is not asked
+
+
+class Covers:
+    """Asks for addresses and writes what came of each into the journal. One event loop."""
+
+    def __init__(
+        self,
+        items: ItemJournal,
+        client: Client,
+        arrivals: Arrivals,
+        *,
+        variant: str = "",
+        expected: Mapping[str, str] | None = None,
+        plain: bool = False,
+        told: Callable[[Lane, Outcome, int], None] = lambda *_: None,
+        jobs: int | None = None,
+        base: float = 1.0,
+    ) -> None:
+        """variant: "" or "small"; expected: address -> sha256; plain: any address may be a picture's.
+
+        told: called with each outcome and the number of addresses that have it. base: seconds of the first wait
+        before an address is asked again.
+        """
+        self.items, self.client, self.arrivals = items, client, arrivals
+        self.variant, self.expected, self.plain = variant, expected or {}, plain
+        self.lanes: dict[str, Lane] = {}
+        self._told, self._base = told, base
+        self._jobs = jobs or len(os.sched_getaffinity(0))
+        self._clock = client.clock
+        self._without_tls: set[str] = set()
+
+    async def run(self, urls: Iterable[str]) -> None:
+        """Ask for every address; returns when each has an outcome."""
+        for url in urls:
+            self._enter(url)
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="decode") as self._decoders:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for lane in self.lanes.values():
+                        group.create_task(self._lane(lane))
+            except BaseExceptionGroup as several:
+                raise _first(several) from None
+            finally:
+                self._decoders.shutdown(wait=True, cancel_futures=True)
+
+    def _enter(self, url: str) -> None:
+        try:
+            resolver, start = find(url, images=self.plain)
+        except Fault as fault:
+            self.items.answered(url, self.variant, _answer(fault, host_of(url)))
+            return
+        host = host_of(start.url if isinstance(start, Ask) else start.urls[0])
+        lane = self.lanes.setdefault(host, Lane(host, self._clock.monotonic()))
+        lane.queue.put_nowait(Task(url, resolver, start))
+        lane.open += 1
+
+    async def _lane(self, lane: Lane) -> None:
+        """Work through a lane: first the control item, where the host was blocked before."""
+        governor = self._governor(lane)
+        share = max(4, AT_ONCE // len(self.lanes))
+        lane.workers = min(governor.limits.most, lane.open, share)
+        if governor.state().opened:
+            await self._is_well(lane)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lane.workers):
+                group.create_task(self._work(lane))
+
+    async def _work(self, lane: Lane) -> None:
+        while (task := await lane.queue.get()) is not None:
+            if lane.closed is None:
+                await self._settle(lane, task)
+            else:
+                self._skip(lane, task)
+
+    def _governor(self, lane: Lane) -> Governor:
+        return self.client.governors.of(lane.host)
+
+    async def _settle(self, lane: Lane, task: Task) -> None:
+        """Ask for one address, then write its outcome or let it wait again."""
+        stored: Stored | None = None
+        task.attempt += 1
+        try:
+            answer, stored = await self._fetch(task.resolver, task.start, task.url)
+            answer = replace(answer, lane=lane.host)
+            lane.heard_at = lane.well_at = self._clock.monotonic()
+            lane.in_a_row = lane.doubts = 0
+        except Fault as fault:
+            if not fault.asked:
+                lane.closed = fault
+                self._skip(lane, task)
+                return
+            if self._again(lane, task, fault):
+                return
+            answer = _answer(await self._judged(lane, fault), lane.host)
+        self.items.answered(task.url, self.variant, answer, stored)
+        self._done(lane, answer.outcome)
+
+    def _again(self, lane: Lane, task: Task, fault: Fault) -> bool:
+        """Whether the address waits for another try; it is put back then."""
+        now = self._clock.monotonic()
+        if fault.outcome is Outcome.TRANSIENT and fault.status != 429:
+            lane.in_a_row += 1
+        else:
+            lane.in_a_row, lane.heard_at = 0, now
+        if lane.in_a_row >= DOWN_AFTER[0] and now - lane.heard_at >= DOWN_AFTER[1] * self._base:
+            said = f"{lane.host}: {fault.reason}, {lane.in_a_row} times in a row"
+            lane.closed = Fault(Outcome.TRANSIENT, "host_down", said)
+            return False
+        hurt = fault.outcome is Outcome.REJECTED and fault.reason in SECOND_LOOK
+        if fault.reason in DOUBTFUL and not task.doubted:
+            task.doubted = True
+            lane.queue.put_nowait(
+                task
+            )  # behind those that wait: by then the host has shown how it is
+            return True
+        if (fault.outcome is Outcome.TRANSIENT and task.attempt < ATTEMPTS) or (
+            hurt and task.attempt < 2
+        ):
+            delay = 0.0 if fault.status == 429 else backoff(task.url, task.attempt, self._base)
+            asyncio.get_running_loop().call_later(delay, lane.queue.put_nowait, task)
+            return True
+        return False
+
+    async def _judged(self, lane: Lane, fault: Fault) -> Fault:
+        """What a fault means once it is known how its host is."""
+        if fault.status == 429:
+            return Fault(Outcome.BLOCKED, "http_429", fault.detail, status=429)
+        if fault.reason not in DOUBTFUL:
+            return fault
+        if await self._is_well(lane):
+            lane.doubts = 0
+            if fault.reason == "forbidden":
+                return Fault(Outcome.REJECTED, "forbidden", fault.detail, status=fault.status)
+            return fault
+        lane.doubts += 1
+        if lane.doubts >= DOUBTED_AT_MOST:
+            self._governor(lane).block(fault.reason)
+        said = f"{fault.detail}; no answer of {lane.host} shows that it talks to us"
+        return Fault(Outcome.BLOCKED, fault.reason, said.strip("; "), status=fault.status)
+
+    async def _is_well(self, lane: Lane) -> bool:
+        """Whether the host gave a picture just now, or gives one again that it gave before: its control item."""
+        if self._clock.monotonic() - lane.well_at < PROOF:
+            return True
+        control = self.items.alive(lane.host)
+        if control is None:
+            return False
+        try:
+            await self._fetch(*find(control, images=self.plain), control)
+        except Fault:
+            return False
+        lane.well_at = self._clock.monotonic()
+        return True
+
+    def _skip(self, lane: Lane, task: Task) -> None:
+        """Leave it, and all that waits: the host is down, blocked, or paused for longer than this run waits."""
+        why = lane.closed
+        if why is None:
+            return
+        left = [task.url]
+        while not lane.queue.empty():
+            if (other := lane.queue.get_nowait()) is not None:
+                left.append(other.url)
+        self.items.not_asked(left, self.variant, why.outcome, why.reason, why.detail)
+        self._done(lane, why.outcome, len(left))
+
+    def _done(self, lane: Lane, outcome: Outcome, n: int = 1) -> None:
+        self._told(lane, outcome, n)
+        lane.open -= n
+        if lane.open == 0:
+            for _ in range(lane.workers):
+                lane.queue.put_nowait(None)
+
+    async def _fetch(
+        self, resolver: Resolver, start: Ask | Cover, url: str
+    ) -> tuple[Answer, Stored]:
+        """From an address to its stored picture. Raises Fault."""
+        found = await self._resolved(resolver, start, url)
+        try:
+            response = await self._picture(resolver, found)
+        except Fault as fault:
+            if fault.status != 403 or isinstance(start, Cover):
+                raise
+            found = await self._resolved(resolver, start, url)  # its signature may have run out
+            response = await self._picture(resolver, found)
+        if is_placeholder(response.url):
+            raise Fault(Outcome.GONE, "placeholder", redacted(response.url), status=200)
+        loop = asyncio.get_running_loop()
+        stored = await loop.run_in_executor(
+            self._decoders, self.arrivals.take, response.body, self.expected.get(url)
+        )
+        answer = Answer(
+            outcome=Outcome.OK,
+            host=host_of(response.url),
+            status=response.status,
+            final_url=redacted(response.url),
+            hops=len(response.hops),
+            sha256=stored.sha256,
+            title=found.title,
+            etag=response.headers.get("etag"),
+            modified=response.headers.get("last-modified"),
+        )
+        return answer, stored
+
+    async def _resolved(self, resolver: Resolver, start: Ask | Cover, url: str) -> Cover:
+        """Ask the platform's pages until one names the picture."""
+        step: Ask | Cover | Fault = start
+        asked = url
+        for _ in range(PAGES):
+            if not isinstance(step, Ask):
+                break
+            asked = step.url
+            step = resolver.read(url, await self.client.get(step.url, step.headers))
+        if isinstance(step, Fault):
+            if step.blocks:
+                self.client.governors.of(host_of(asked)).block(step.reason)
+            raise step
+        if isinstance(step, Ask):
+            raise Fault(Outcome.TRANSIENT, "unreadable_page", f"{PAGES} pages name no picture")
+        return step
+
+    async def _picture(self, resolver: Resolver, found: Cover) -> Response:
+        """The first of a cover's addresses that answers; where https failed, only http is asked from then on."""
+        urls = [
+            u for u in found.urls if not (u[:6] == "https:" and host_of(u) in self._without_tls)
+        ]
+        for url in urls[:-1]:
+            try:
+                return await self.client.get(
+                    self._variant(resolver, url), found.headers, picture=True
+                )
+            except Fault as fault:
+                if fault.status is not None or not fault.asked:
+                    raise
+                self._without_tls.add(host_of(url))
+        return await self.client.get(self._variant(resolver, urls[-1]), found.headers, picture=True)
+
+    def _variant(self, resolver: Resolver, url: str) -> str:
+        size = self.arrivals.recipe.size
+        return (resolver.small(url, size) if self.variant == "small" else None) or url
+
+
+def _answer(fault: Fault, lane: str) -> Answer:
+    return Answer(
+        outcome=fault.outcome,
+        reason=fault.reason,
+        detail=fault.detail[:500],
+        lane=lane,
+        host=lane,
+        status=fault.status,
+    )
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the others."""
+    error = several.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,201 @@
+"""The covers of some datasets: what is at hand is taken first, then the origin is asked, then the backup.
+
+Every item ends in one outcome. Whatever ends the run, what it got stays and the account is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+
+from downloader.arrived import Arrivals, Notes
+from downloader.at_hand import AtHand
+from downloader.client import Client
+from downloader.covers import Covers
+from downloader.options import Options, Report, Tell, limits_of
+from downloader.politeness import Governors, HostState
+from downloader.universe import find_mappings, read_from, universe
+from downloader.web import Web
+from ninerec_data.blobs import Blobs
+from ninerec_data.catalog import Entry
+from ninerec_data.home import Home
+from ninerec_data.item_journal import ItemJournal, item_journal
+from ninerec_data.provenance import hold_downloaded
+
+PATIENCE = 7 * 86400.0  # seconds of pauses that a run waits out for one host in all
+
+__all__ = ["ItemsRun", "enter", "remembered"]
+
+
+class ItemsRun:
+    """One run over the items of some datasets."""
+
+    def __init__(
+        self,
+        home: Home,
+        entries: Sequence[Entry],
+        options: Options,
+        tell: Tell,
+        report: Report,
+        web: Web | None,
+    ) -> None:
+        """web: for backups behind an address; None where nothing may be asked."""
+        self.home, self.entries, self.options = home, entries, options
+        self.tell, self.report, self.web = tell, report, web
+        self.names = [entry.name for entry in entries]
+
+    def run(self) -> None:
+        """Settle every item. Raises CheckFailed and MissingData for a mapping or backup that cannot be used."""
+        with ExitStack() as stack:
+            self.items = stack.enter_context(item_journal(self.home, many=True))
+            self.keep, self.variant = remembered(self.items, self.names, self.options)
+            for entry in self.entries:
+                enter(self.home, entry, self.items, self.options, self.variant, self.tell)
+            blobs = Blobs(self.home)
+            blobs.sweep()
+            self._find_lost(blobs)
+            notes = Notes(self.home.raw / ".decoding")
+            stack.callback(notes.close)
+            self.arrivals = Arrivals(
+                blobs=blobs,
+                recipe=self.options.recipe,
+                keep=self.keep,
+                notes=notes,
+                placeholders=self.options.placeholders,
+            )
+            at_hand = AtHand(self.home, self.items, self.arrivals, self.tell)
+            for entry in self.entries:
+                for spec in self.options.backup:
+                    only = len(self.entries) == 1
+                    stack.callback(at_hand.open(entry, spec, only=only, web=self.web).close)
+            try:
+                self._mark(is_open=True)
+                self._settle(at_hand)
+            finally:
+                self._account()
+
+    def _settle(self, at_hand: AtHand) -> None:
+        at_hand.take_releases(self.entries)
+        if self.options.backup_first:
+            at_hand.take_backups()
+        originals = self.keep != "resized"
+        urls = self.items.pending(
+            self.names,
+            self.options.retry,
+            originals=originals,
+            recipe=None if originals else self.options.recipe.hash,
+        )
+        if urls and not self.options.offline:
+            asyncio.run(self._ask([url for url, _ in urls]))
+        if not self.options.backup_first:
+            at_hand.take_backups()
+
+    async def _ask(self, urls: list[str]) -> None:
+        """Ask the origin, or the mirror; how each host wants to be treated is kept for the next run."""
+        options = self.options
+        prefix = (
+            f"{options.mirror} " if options.mirror else ""
+        )  # what a mirror does is not its host's doing
+        states = (
+            HostState(**state)
+            for key, state in self.items.hosts().items()
+            if key.startswith(prefix)
+        )
+        governors = Governors(
+            limits_of(options),
+            options.clock,
+            {state.host: state for state in states},
+            options.rate,
+            options.concurrency,
+            patience=PATIENCE,
+        )
+        expected = {
+            address.url: options.expected[name][address.item_id]
+            for name in self.names
+            if name in options.expected
+            for address in self.items.addresses(name)
+            if address.url and address.item_id in options.expected[name]
+        }
+        async with Client(
+            options.guard,
+            governors,
+            user_agent=options.user_agent,
+            deadlines=options.deadlines,
+            clock=options.clock,
+        ) as client:
+            covers = Covers(
+                self.items,
+                client,
+                self.arrivals,
+                variant=self.variant,
+                expected=expected,
+                told=self.tell.settled,
+                jobs=options.jobs,
+                base=options.base,
+            )
+            self.tell.begin(covers, len(urls))
+            try:
+                await covers.run(urls)
+            finally:
+                kept = {f"{prefix}{state.host}": asdict(state) for state in governors.states()}
+                self.items.save_hosts(kept)
+                self.report.requests += client.requests
+                self.report.bytes += client.bytes
+
+    def _mark(self, *, is_open: bool) -> None:
+        for entry in self.entries:
+            read = read_from(
+                self.home, entry, find_mappings(self.home, entry, self.options.mapping)
+            )
+            self.items.mark(
+                entry.name, is_open=is_open, keep=self.keep, variant=self.variant, read_from=read
+            )
+
+    def _account(self) -> None:
+        for entry in self.entries:
+            hold_downloaded(self.home, entry, self.items)
+            parts = self.report.counts.setdefault(entry.name, {})
+            parts["covers"] = self.items.counts(entry.name)
+            self.report.reasons[entry.name] = self.items.reasons(entry.name)
+        self._mark(is_open=False)
+        self.tell.end()
+
+    def _find_lost(self, blobs: Blobs) -> None:
+        """Items whose blobs are not there any more are asked for again."""
+        lost = [
+            sha256
+            for sha256, size, kept, resized, resized_size in self.items.blobs(self.names)
+            if (kept and not blobs.whole(sha256, size))
+            or (resized and not blobs.whole(resized, resized_size or 0))
+        ]
+        if lost:
+            self.tell.say(f"{len(lost):,} covers are gone from {blobs.folder}: asked for again")
+            self.items.lost(lost)
+
+
+def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> tuple[str, str]:
+    """keep and variant: as asked for, else as these datasets were downloaded before."""
+    before = [known for name in names if (known := items.download(name))]
+    keep = options.keep or next((str(known["keep"]) for known in before), "original")
+    if options.cover_size:
+        return keep, "small" if options.cover_size == "small" else ""
+    return keep, next((str(known["variant"]) for known in before), "")
+
+
+def enter(
+    home: Home, entry: Entry, items: ItemJournal, options: Options, variant: str, tell: Tell
+) -> None:
+    """Bring the items of a dataset into the journal, unless what they follow from is as it was."""
+    mappings = find_mappings(home, entry, options.mapping)
+    known = items.download(entry.name)
+    if (known.get("read_from"), known.get("variant")) == (
+        read_from(home, entry, mappings),
+        variant,
+    ):
+        return
+    changes = items.enter(entry.name, universe(home, entry, mappings), variant)
+    said = ", ".join(f"{n:,} {what}" for what, n in changes.items() if n)
+    if known and said:
+        tell.say(f"{entry.name}: the items are others than before: {said}")

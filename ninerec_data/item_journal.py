@@ -1,0 +1,492 @@
+"""The journal of covers: what came of every address and every item, in raw/journal.sqlite (DESIGN 3.1).
+
+An address is asked for once, whatever the number of items behind it: `urls` holds what came of it, `items` what
+that means for each item of a dataset, `blobs` what is known of a picture, `hosts` how its host wants to be
+treated. One result is one transaction, written at once: who is killed loses what was on its way.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ninerec_data.home import Home
+from ninerec_data.outcomes import HELD, Outcome
+from ninerec_data.raw import journal
+
+__all__ = ["TABLES", "Address", "Answer", "ItemJournal", "Stored", "has_items", "item_journal"]
+
+FROM_RELEASE = "release!"  # how the source of such a cover begins
+ONE_FOR_MANY = 5  # addresses of a host that give one picture: it is a placeholder
+CONFIRMED_AFTER = 24 * 3600.0  # seconds between two looks that make a tombstone sure
+TABLES = """
+create table if not exists urls (
+    url text not null, variant text not null, lane text,
+    host text not null default '', outcome text, reason text, detail text,
+    status integer, final_url text, hops integer, sha256 text, title text, etag text, modified text,
+    attempts integer not null default 0,
+    first_seen real, last_seen real, gone_since real,
+    primary key (url, variant)) without rowid;
+create index if not exists urls_of_picture on urls (sha256) where sha256 is not null;
+create table if not exists items (
+    dataset text not null, item_id text not null, raw_url text, url text, variant text not null default '',
+    untitled integer not null default 0, outcome text, reason text, source text, sha256 text, seen real,
+    primary key (dataset, item_id)) without rowid;
+create index if not exists items_of_url on items (url) where url is not null;
+create table if not exists blobs (
+    sha256 text primary key, size integer not null, kind text, width integer, height integer,
+    kept integer not null default 0, resized text, resized_size integer, recipe text, codecs text) without rowid;
+create table if not exists hosts (host text primary key, state text not null) without rowid;
+create table if not exists downloads (
+    dataset text primary key, open integer not null, keep text, variant text, read_from text) without rowid;
+"""
+_NETWORKED = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "ceph",
+    "9p",
+    "fuse.sshfs",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An item. raw: its address as the mapping has it; url: as asked for; None where that cannot be, `reason` says why.
+
+    untitled: whether the release lacks its title.
+    """
+
+    item_id: str
+    raw: str | None = None
+    url: str | None = None
+    reason: str = ""
+    untitled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of an address. lane: the host asked first; host, sha256: of the picture.
+
+    final_url and detail hold no secret.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    lane: str = ""
+    host: str = ""
+    status: int | None = None
+    final_url: str | None = None
+    hops: int = 0
+    sha256: str | None = None
+    title: str | None = None
+    etag: str | None = None
+    modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A picture. sha256, size, kind, width, height: of the bytes as fetched; kept: whether those are a blob.
+
+    resized: sha256 of the blob made of it by the recipe and codecs of these hashes, or None.
+    """
+
+    sha256: str
+    size: int
+    kind: str
+    width: int | None
+    height: int | None
+    kept: bool
+    resized: str | None = None
+    resized_size: int | None = None
+    recipe: str | None = None
+    codecs: str | None = None
+
+
+@contextmanager
+def item_journal(home: Home, *, many: bool = False) -> Iterator[ItemJournal]:
+    """Open the journal. many: for many small writes, so by a write-ahead log; not on network file systems.
+
+    Without `many` it is read or changed like any file: nothing is written that is not asked for.
+    """
+    with journal(home) as connection:
+        if not many:
+            yield ItemJournal(connection)
+            return
+        if _file_system(home.raw) not in _NETWORKED:
+            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma synchronous = normal")
+        connection.executescript(TABLES)
+        try:
+            yield ItemJournal(connection)
+        finally:
+            connection.commit()
+            with suppress(
+                sqlite3.OperationalError
+            ):  # another reads: the next download's end does it
+                connection.execute("pragma busy_timeout = 500")
+                connection.execute("pragma journal_mode = delete")  # readable on a read-only disk
+
+
+def has_items(home: Home) -> bool:
+    """Whether covers were ever downloaded into this home."""
+    if not (home.raw / "journal.sqlite").exists():
+        return False
+    with journal(home) as connection:
+        return bool(
+            connection.execute("select 1 from sqlite_master where name = 'items'").fetchone()
+        )
+
+
+class ItemJournal:
+    """All reading and writing of these tables. One thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def enter(self, dataset: str, addresses: Iterable[Address], variant: str) -> Counter[str]:
+        """Make the items of a dataset these; returns how many are new, changed (asked for anew) or left out.
+
+        What is held stays held, whatever becomes of its address.
+        """
+        rows = self._db.execute(
+            "select item_id, raw_url, url, variant, untitled from items where dataset = ?",
+            (dataset,),
+        )
+        before = {item_id: rest for item_id, *rest in rows}
+        count: Counter[str] = Counter()
+        changed = []
+        for a in addresses:
+            old = before.pop(a.item_id, None)
+            if old == [a.raw, a.url, variant, a.untitled]:
+                continue
+            count["new" if old is None else "changed"] += 1
+            outcome = None if a.url else Outcome.CONFIG if a.reason else Outcome.UNMAPPED
+            changed.append(
+                (dataset, a.item_id, a.raw, a.url, variant, a.untitled, outcome, a.reason)
+            )
+        count["left out"] = len(before)
+        with self._db:
+            self._db.executemany(
+                "insert into items (dataset, item_id, raw_url, url, variant, untitled, outcome, reason)"
+                " values (?, ?, ?, ?, ?, ?, ?, ?)"
+                " on conflict do update set raw_url = excluded.raw_url, url = excluded.url, variant = excluded.variant,"
+                " untitled = excluded.untitled,"
+                f" outcome = iif(outcome in {_sql(HELD)}, outcome, excluded.outcome),"
+                f" reason = iif(outcome in {_sql(HELD)}, reason, excluded.reason)",
+                changed,
+            )
+            self._db.executemany(
+                f"delete from items where dataset = ? and item_id = ? and outcome not in {_sql(HELD)}",
+                [(dataset, item_id) for item_id in before],
+            )
+            self._db.execute(
+                "insert or ignore into urls (url, variant) select distinct url, variant from items"
+                " where dataset = ? and url is not null",
+                (dataset,),
+            )
+            self._inherit(dataset)
+        return count
+
+    def _inherit(self, dataset: str) -> None:
+        """Items whose address was asked for before, for another item or dataset, share what came of it."""
+        self._db.execute(
+            "update items set (outcome, reason, sha256, source, seen) ="
+            " (select u.outcome, u.reason, u.sha256, u.host, u.last_seen from urls u"
+            "  where u.url = items.url and u.variant = items.variant)"
+            " where dataset = ? and outcome is null and url is not null",
+            (dataset,),
+        )
+
+    def pending(
+        self,
+        datasets: Collection[str],
+        retry: Collection[Outcome],
+        *,
+        originals: bool,
+        recipe: str | None,
+    ) -> list[tuple[str, int]]:
+        """Addresses to ask for, in a stable order, with how many items wait for each.
+
+        Never asked, ended in one of `retry`, or held in a form that does not do: without the original where
+        `originals` are wanted, else made by another recipe than `recipe`.
+        """
+        again = _sql(retry) if retry else "('')"
+        form = (
+            "not b.kept"
+            if originals
+            else f"not b.kept and b.recipe is not '{recipe or ''}'"
+            if recipe
+            else "0"
+        )
+        return self._db.execute(
+            "select i.url, count(*) from items i join urls u on u.url = i.url and u.variant = i.variant"
+            " left join blobs b on b.sha256 = i.sha256"
+            f" where i.dataset in {_sql(datasets)} and (i.outcome is null"
+            f" or (i.outcome in {again} and u.outcome is not 'OK') or (i.outcome = 'OK' and ({form})))"
+            " group by i.url order by min(i.dataset), min(i.item_id)"
+        ).fetchall()
+
+    def answered(
+        self, url: str, variant: str, answer: Answer, stored: Stored | None = None
+    ) -> None:
+        """Note what came of an address, for every item behind it."""
+        values = {**asdict(answer), "now": time.time(), "url": url, "variant": variant}
+        values["gone"] = answer.outcome is Outcome.GONE
+        with self._db:
+            if stored:
+                self._store(stored)
+            self._db.execute(
+                "update urls set lane = :lane, host = :host, outcome = :outcome, reason = :reason, detail = :detail,"
+                " status = :status, final_url = :final_url, hops = :hops, sha256 = :sha256,"
+                " title = coalesce(:title, title), etag = :etag, modified = :modified, attempts = attempts + 1,"
+                " first_seen = coalesce(first_seen, :now), last_seen = :now,"
+                " gone_since = iif(:gone, coalesce(gone_since, :now), null)"
+                " where url = :url and variant = :variant",
+                values,
+            )
+            self._db.execute(
+                "update items set outcome = :outcome, reason = :reason, sha256 = :sha256, source = :host,"
+                " seen = :now where url = :url and variant = :variant"
+                f" and (outcome is null or outcome not in {_sql(HELD)} or :outcome = 'OK')",
+                values,
+            )
+            if answer.sha256:
+                self._refuse_one_for_many(answer.sha256, answer.host)
+
+    def _refuse_one_for_many(self, sha256: str, host: str) -> None:
+        """One picture for many addresses of a host is no cover of any of them."""
+        same = "sha256 = ? and host = ? and outcome in ('OK', 'REJECTED')"
+        of = f"select count(distinct url) from urls where {same}"
+        (n,) = self._db.execute(of, (sha256, host)).fetchone()
+        if n < ONE_FOR_MANY:
+            return
+        why = f"outcome = 'REJECTED', reason = 'one_for_many', detail = 'the same picture at {n} addresses'"
+        self._db.execute(f"update urls set {why} where {same}", (sha256, host))
+        self._db.execute(
+            "update items set outcome = 'REJECTED', reason = 'one_for_many', sha256 = null"
+            " where outcome = 'OK' and sha256 = ? and source = ?",
+            (sha256, host),
+        )
+
+    def not_asked(
+        self, urls: Iterable[str], variant: str, outcome: Outcome, reason: str, detail: str
+    ) -> None:
+        """Note why addresses were left for a later run."""
+        rows = [(outcome, reason, detail, url, variant) for url in urls]
+        with self._db:
+            self._db.executemany(
+                "update urls set outcome = ?, reason = ?, detail = ? where url = ? and variant = ?"
+                " and outcome is not 'OK'",
+                rows,
+            )
+            self._db.executemany(
+                "update items set outcome = ?, reason = ? where ? is not null and url = ? and variant = ?"
+                f" and (outcome is null or outcome not in {_sql(HELD)})",
+                rows,
+            )
+
+    def from_backup(self, dataset: str, item_id: str, stored: Stored, source: str) -> None:
+        """Note that an item is held from the user's backup. source: where in it."""
+        self._held(dataset, {item_id: source}, Outcome.OK_BACKUP, stored)
+
+    def from_release(
+        self, dataset: str, files: Mapping[str, str], stored: Stored | None = None
+    ) -> None:
+        """Note items whose cover the release itself holds: item id -> name of the file in it.
+
+        stored: what was taken out of it; None where it is read in its place.
+        """
+        named = {item_id: f"{FROM_RELEASE}{name}" for item_id, name in files.items()}
+        self._held(dataset, named, Outcome.OK, stored)
+
+    def _held(
+        self, dataset: str, rows: Mapping[str, str], outcome: Outcome, stored: Stored | None
+    ) -> None:
+        sha256 = stored.sha256 if stored else None
+        with self._db:
+            if stored:
+                self._store(stored)
+            self._db.executemany(
+                "update items set outcome = ?, reason = '', sha256 = ?, source = ?, seen = ?"
+                " where dataset = ? and item_id = ?",
+                [
+                    (outcome, sha256, source, time.time(), dataset, item_id)
+                    for item_id, source in rows.items()
+                ],
+            )
+
+    def _store(self, stored: Stored) -> None:
+        self._db.execute(
+            "insert into blobs values"
+            " (:sha256, :size, :kind, :width, :height, :kept, :resized, :resized_size, :recipe, :codecs)"
+            " on conflict do update set kept = kept or excluded.kept,"
+            " resized = coalesce(excluded.resized, resized),"
+            " resized_size = coalesce(excluded.resized_size, resized_size),"
+            " recipe = coalesce(excluded.recipe, recipe), codecs = coalesce(excluded.codecs, codecs)",
+            asdict(stored),
+        )
+
+    def addresses(self, dataset: str) -> list[Address]:
+        """Its items, in the order of their ids."""
+        rows = self._db.execute(
+            "select item_id, raw_url, url from items where dataset = ? order by item_id", (dataset,)
+        )
+        return [Address(item_id=item_id, raw=raw, url=url) for item_id, raw, url in rows]
+
+    def page_titles(self, dataset: str) -> list[tuple[str, str]]:
+        """item_id, title of the items whose title only their page has."""
+        return self._db.execute(
+            "select i.item_id, u.title from items i join urls u on u.url = i.url and u.variant = i.variant"
+            " where i.dataset = ? and i.untitled and u.title is not null order by i.item_id",
+            (dataset,),
+        ).fetchall()
+
+    def without_cover(self, dataset: str) -> dict[str, str]:
+        """Items that hold no cover: item id -> outcome, "" where it was never asked for."""
+        return dict(
+            self._db.execute(
+                "select item_id, coalesce(outcome, '') from items where dataset = ?"
+                f" and (outcome is null or outcome not in {_sql(HELD)})",
+                (dataset,),
+            )
+        )
+
+    def counts(self, dataset: str) -> dict[str, int]:
+        """Outcome -> items; what was never asked for counts as TRANSIENT."""
+        rows = self._db.execute(
+            "select coalesce(outcome, 'TRANSIENT'), count(*) from items where dataset = ? group by 1",
+            (dataset,),
+        )
+        return dict(sorted(rows))
+
+    def reasons(self, dataset: str) -> list[tuple[str, str, int]]:
+        """Outcome, reason and number of items that hold no cover, most first."""
+        return self._db.execute(
+            "select coalesce(outcome, 'TRANSIENT'), coalesce(nullif(reason, ''), 'not asked yet'), count(*) n"
+            " from items"
+            f" where dataset = ? and (outcome is null or outcome not in {_sql(HELD)})"
+            " group by 1, 2 order by n desc, 1, 2",
+            (dataset,),
+        ).fetchall()
+
+    def rows(self, dataset: str) -> Iterator[dict[str, Any]]:
+        """Everything known of each item, one row each, in the order of their ids."""
+        cursor = self._db.execute(
+            "select i.item_id, i.outcome, i.reason, u.detail, i.source, i.raw_url, u.final_url, u.status, u.hops,"
+            " u.etag, u.modified, i.variant, i.sha256, b.size, b.kind, b.width, b.height, b.kept, b.resized,"
+            " b.resized_size, b.recipe, b.codecs, u.title, u.attempts, u.first_seen, i.seen, u.last_seen, u.gone_since"
+            " from items i left join urls u on u.url = i.url and u.variant = i.variant"
+            " left join blobs b on b.sha256 = i.sha256 where i.dataset = ? order by i.item_id",
+            (dataset,),
+        )
+        names = [column[0] for column in cursor.description]
+        return (dict(zip(names, row, strict=True)) for row in cursor)
+
+    def alive(self, host: str) -> str | None:
+        """An address asked of this host that gave a picture before: the control item of its breaker."""
+        row = self._db.execute(
+            "select url from urls where lane = ? and outcome = 'OK' order by last_seen desc limit 1",
+            (host,),
+        ).fetchone()
+        return row[0] if row else None
+
+    def blobs(
+        self, datasets: Collection[str]
+    ) -> Iterator[tuple[str, int, int, str | None, int | None]]:
+        """sha256, size, kept, resized, resized_size of every picture that items of these datasets hold."""
+        return self._db.execute(
+            "select distinct b.sha256, b.size, b.kept, b.resized, b.resized_size from items i join blobs b"
+            f" on b.sha256 = i.sha256 where i.dataset in {_sql(datasets)} and i.outcome in {_sql(HELD)}"
+        )
+
+    def only_of(self, dataset: str) -> dict[str, int]:
+        """Blobs that no other dataset needs: name -> bytes."""
+        names = (
+            "select sha256, size from b where kept union"
+            " select resized, resized_size from b where resized is not null"
+        )
+        used = "select b.* from blobs b join items i on i.sha256 = b.sha256 where i.dataset {} ?"
+        rows = self._db.execute(f"with b as ({used.format('=')}) {names}", (dataset,)).fetchall()
+        others = self._db.execute(f"with b as ({used.format('<>')}) {names}", (dataset,)).fetchall()
+        return dict(set(rows) - set(others))
+
+    def forget(self, dataset: str) -> None:
+        """Know nothing of a dataset any more, nor of addresses and pictures that only it had."""
+        with self._db:
+            for table in ("items", "downloads"):
+                self._db.execute(f"delete from {table} where dataset = ?", (dataset,))
+            self._db.execute(
+                "delete from urls where url not in (select url from items where url is not null)"
+            )
+            self._db.execute(
+                "delete from blobs where sha256 not in (select sha256 from items where sha256 is not null)"
+            )
+
+    def lost(self, pictures: Iterable[str]) -> None:
+        """Forget pictures whose blobs are not there: their items are asked for again."""
+        lost = [(sha256,) for sha256 in pictures]
+        with self._db:
+            for table in ("items", "urls"):
+                self._db.executemany(
+                    f"update {table} set outcome = null, reason = null, sha256 = null where sha256 = ?",
+                    lost,
+                )
+            self._db.executemany("delete from blobs where sha256 = ?", lost)
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """Host -> its state as last saved."""
+        return {
+            host: json.loads(state)
+            for host, state in self._db.execute("select host, state from hosts")
+        }
+
+    def save_hosts(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        with self._db:
+            self._db.executemany(
+                "insert or replace into hosts values (?, ?)",
+                [(host, json.dumps(state)) for host, state in states.items()],
+            )
+
+    def download(self, dataset: str) -> dict[str, Any]:
+        """How a dataset was last downloaded: open (not ended), keep, variant, read_from; empty if never."""
+        names = ("open", "keep", "variant", "read_from")
+        row = self._db.execute(
+            f"select {', '.join(names)} from downloads where dataset = ?", (dataset,)
+        ).fetchone()
+        return dict(zip(names, row, strict=True)) if row else {}
+
+    def mark(self, dataset: str, *, is_open: bool, keep: str, variant: str, read_from: str) -> None:
+        """Note that a download began or ended. Until it has ended its provenance is not written.
+
+        read_from: what its items followed from.
+        """
+        row = (dataset, is_open, keep, variant, read_from)
+        with self._db:
+            self._db.execute("insert or replace into downloads values (?, ?, ?, ?, ?)", row)
+
+
+def _sql(words: Iterable[str]) -> str:
+    """A list of words as SQL has it."""
+    return "(" + ", ".join("'" + str(word).replace("'", "''") + "'" for word in words) + ")"
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of file system a folder lies on, "" where that cannot be told."""
+    mounts = Path("/proc/self/mounts")
+    lines = [line.split() for line in mounts.read_text().splitlines()] if mounts.exists() else []
+    inside = [(len(line[1]), line[2]) for line in lines if folder.resolve().is_relative_to(line[1])]
+    return max(inside, default=(0, ""))[1]
