@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -20,6 +21,9 @@ PORTS = {80, 443}
 _SECRET = re.compile(
     r"(?i)(sign|token|secret|auth|passw|key|credential|expires|session|policy|x-amz|x-goog|tag=)"
 )
+_PLAIN = re.compile(
+    r"https?://[a-z0-9-]+(\.[a-z0-9-]+)+/[A-Za-z0-9._~!$'()*+,;=:@/?&-]*"
+)  # nothing to mend
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -30,6 +34,8 @@ def clean(raw: str) -> str:
     Raises Fault CONFIG for another scheme, and for what is no address.
     """
     text = raw.strip("\ufeff \t\r\n\0").replace("&amp;", "&")
+    if _PLAIN.fullmatch(text):
+        return text
     if text.startswith("//"):
         text = f"https:{text}"
     scheme = text.partition(":")[0].lower()
@@ -46,6 +52,7 @@ def clean(raw: str) -> str:
         raise Fault(Outcome.CONFIG, "address", f"{redacted(raw)!r} is no address") from error
 
 
+@lru_cache(4096)
 def host_of(url: str) -> str:
     """Host, and port where it is not the scheme's: what politeness is keyed by."""
     parts = URL(url, encoded=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ninerec_data.outcomes import Outcome
 
-__all__ = ["Ask", "Cover", "Fault", "Outcome", "Resolver", "Response"]
+__all__ = ["Ask", "Cover", "Fault", "Outcome", "Resolver", "Response", "refused"]
 
 
 class Fault(Exception):
@@ -20,6 +20,7 @@ class Fault(Exception):
     reason: a stable word, such as http_404, connect_timeout, too_large. detail: what was seen, for people; never
     a secret. pause: seconds that the host asked us to wait, or None. blocks: the whole host will not talk to us.
     status: of the response that said so, if any. asked: False where the host was not asked at all, nor will be soon.
+    host: the one that was or was not asked, once that is known.
     """
 
     def __init__(
@@ -36,6 +37,23 @@ class Fault(Exception):
         super().__init__(f"{outcome.value} {reason}" + (f": {detail}" if detail else ""))
         self.outcome, self.reason, self.detail = outcome, reason, detail
         self.pause, self.blocks, self.status, self.asked = pause, blocks, status, asked
+        self.host = ""
+
+
+_BY_STATUS = {
+    **dict.fromkeys((401, 407), Outcome.CONFIG),
+    **dict.fromkeys((403, 412, 429), Outcome.BLOCKED),
+    **dict.fromkeys((404, 410, 451), Outcome.GONE),
+    **dict.fromkeys((408, 425), Outcome.TRANSIENT),
+}
+_REASONS = {403: "forbidden", 451: "legal"}
+
+
+def refused(status: int, detail: str = "", *, pause: float | None = None) -> Fault:
+    """What a status says that does not bring what was asked for; a redirect is none."""
+    outcome = _BY_STATUS.get(status, Outcome.TRANSIENT if status >= 500 else Outcome.REJECTED)
+    reason = _REASONS.get(status, f"http_{status}")
+    return Fault(outcome, reason, detail, pause=pause, blocks=status == 412, status=status)
 
 
 @dataclass(frozen=True, slots=True)

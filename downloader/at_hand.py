@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from downloader.addresses import redacted
 from downloader.adopt import Wanted, adopt
 from downloader.answers import Fault
 from downloader.arrived import Arrivals
@@ -17,6 +18,7 @@ from downloader.web import Web
 from ninerec_data.archives import read_in_place
 from ninerec_data.catalog import Entry
 from ninerec_data.cover_sources import join, open_source
+from ninerec_data.errors import NetworkError
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, Stored
@@ -37,11 +39,16 @@ class AtHand:
         self.backups: list[tuple[Entry, Backup]] = []
 
     def open(self, entry: Entry, spec: str, *, only: bool, web: Web | None) -> Backup:
-        """Open a backup for a dataset. Raises as `open_backup`."""
+        """Open a backup for a dataset. Raises NetworkError, and as `open_backup`."""
         ids = [address.item_id for address in self.items.addresses(entry.name)]
-        backup = open_backup(
-            spec, dataset=entry.name, patterns=_patterns(entry), item_ids=ids, only=only, web=web
-        )
+        names = _patterns(entry)
+        try:
+            backup = open_backup(
+                spec, dataset=entry.name, patterns=names, item_ids=ids, only=only, web=web
+            )
+        except Fault as fault:
+            msg = f"--backup {redacted(spec)} cannot be had: {fault}; name another, or leave it out"
+            raise NetworkError(msg) from fault
         self.backups.append((entry, backup))
         return backup
 

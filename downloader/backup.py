@@ -21,8 +21,8 @@ from urllib.parse import quote, urlsplit
 from PIL import Image
 
 from downloader.addresses import clean, redacted
-from downloader.answers import Fault, Outcome
-from downloader.remote_zip import ABSENT, Opener, RemoteFile, RemoteZip, body_of, fault_of
+from downloader.answers import Fault, Outcome, refused
+from downloader.remote_zip import ABSENT, Opener, RemoteFile, RemoteZip, body_of
 from ninerec_data.archives import damage_is_said, read_in_place
 from ninerec_data.catalog import catalog
 from ninerec_data.cover_names import join
@@ -264,7 +264,7 @@ class _Base(Backup):
             if answer.status in ABSENT:
                 raise LookupError(item_id)
             if answer.status != 200:
-                raise fault_of(answer.status)
+                raise refused(answer.status)
             return body_of(answer, MAX_BYTES), redacted(url)
 
     def close(self) -> None:

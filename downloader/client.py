@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from downloader.addresses import MAX_HOPS, Guard, host_of, redacted
-from downloader.answers import Fault, Outcome, Response
+from downloader.answers import Fault, Outcome, Response, refused
 from downloader.politeness import Clock, Governors, backoff, retry_after
 from downloader.robots import Robots, opted_out
 
@@ -33,19 +34,6 @@ DNS_AT_ONCE = 8
 ROBOTS_ATTEMPTS = 3
 DEAD_AFTER = 3  # times that a name is not known
 PICTURES = "image/jpeg,image/png;q=0.9,image/*;q=0.5,*/*;q=0.1"
-# Responses that say something about the host, or the item, by their status alone.
-_BY_STATUS = {
-    401: (Outcome.CONFIG, "http_401"),
-    403: (Outcome.BLOCKED, "forbidden"),
-    404: (Outcome.GONE, "http_404"),
-    407: (Outcome.CONFIG, "proxy_wants_a_password"),
-    408: (Outcome.TRANSIENT, "http_408"),
-    410: (Outcome.GONE, "http_410"),
-    412: (Outcome.BLOCKED, "http_412"),
-    425: (Outcome.TRANSIENT, "http_425"),
-    429: (Outcome.TRANSIENT, "http_429"),
-    451: (Outcome.GONE, "legal"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +68,7 @@ class Client:
         self.clock = clock or Clock()
         self._robots = robots or Robots()
         self._user_agent = user_agent
+        self._proxies = getproxies()
         self._unknown: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -95,7 +84,6 @@ class Client:
             headers={"User-Agent": self._user_agent},
             requote_redirect_url=False,
             timeout=timeout,
-            trust_env=True,
         )
         return self
 
@@ -124,11 +112,15 @@ class Client:
         hops: list[str] = []
         while len(hops) <= MAX_HOPS and url not in hops:
             self.guard.admit(url)
-            if not robots_txt:
-                await self._robots.allowed(url, self._robots_txt)
-            response = await self._asked(
-                url, headers, tuple(hops), picture=picture, any_status=robots_txt
-            )
+            try:
+                if not robots_txt:
+                    await self._robots.allowed(url, self._robots_txt)
+                response = await self._asked(
+                    url, headers, tuple(hops), picture=picture, any_status=robots_txt
+                )
+            except Fault as fault:
+                fault.host = fault.host or host_of(url)
+                raise
             if response.status not in REDIRECTS:
                 if not robots_txt and (said := opted_out(response.headers)):
                     raise Fault(Outcome.OPTED_OUT, "x_robots_tag", said, status=response.status)
@@ -206,7 +198,10 @@ class Client:
             async with (
                 asyncio.timeout(self.deadlines.total),
                 self._session.get(
-                    asked, headers={**accept, **headers}, allow_redirects=False
+                    asked,
+                    headers={**accept, **headers},
+                    allow_redirects=False,
+                    **self._proxy(asked),
                 ) as response,
             ):
                 body = await self._body(response) if response.status not in REDIRECTS else b""
@@ -215,6 +210,17 @@ class Client:
                     for name in response.headers
                 }
                 return Response(url, response.status, given, body, hops)
+
+    def _proxy(self, url: URL) -> dict[str, Any]:
+        """The proxy that the environment names for an address; no other setting or password is read from there."""
+        named = self._proxies and (self._proxies.get(url.scheme) or self._proxies.get("all"))
+        if not named or proxy_bypass(url.host or ""):
+            return {}
+        proxy = URL(named if "://" in named else f"http://{named}")
+        if proxy.user is None:
+            return {"proxy": proxy}
+        auth = aiohttp.BasicAuth(proxy.user, proxy.password or "")
+        return {"proxy": proxy.with_user(None), "proxy_auth": auth}
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, decoded. Refused where it is too large or comes too slowly."""
@@ -255,20 +261,10 @@ class Client:
 
 
 def _refuse_status(response: Response, now: float) -> None:
-    status = response.status
-    if status == 200 or status in REDIRECTS:
-        return
-    outcome, reason = _BY_STATUS.get(
-        status, (Outcome.TRANSIENT if status >= 500 else Outcome.REJECTED, f"http_{status}")
-    )
-    raise Fault(
-        outcome,
-        reason,
-        f"at {redacted(response.url)}",
-        pause=retry_after(response.headers, now) if status in (429, 503) else None,
-        blocks=status == 412,
-        status=status,
-    )
+    if response.status != 200 and response.status not in REDIRECTS:
+        busy = response.status in (429, 503)
+        pause = retry_after(response.headers, now) if busy else None
+        raise refused(response.status, f"at {redacted(response.url)}", pause=pause)
 
 
 def _decoded(data: bytes, encoding: str, most: int) -> bytes:

@@ -26,12 +26,14 @@ __all__ = ["Covers", "Lane"]
 
 AT_ONCE = 64  # addresses in all the lanes: what arrives is held in memory until it is decoded
 ATTEMPTS = 4
+THROTTLED = 10  # attempts, where a host asks us to slow down
 PAGES = 3  # asked for one address at most
 DOWN_AFTER = (20, 30.0)  # faults of the way in a row, and seconds without another answer
 DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
 # What arrived may have been hurt on its way: asked for once more, then believed.
 SECOND_LOOK = {"html", "json", "empty", "truncated", "damaged", "not_a_picture"}
 DOUBTFUL = {"forbidden", "empty_answer"}  # believed of a host that gave something else just now
+WITHOUT_TLS = {"tls", "certificate", "refused", "connect_timeout"}
 PROOF = 60.0  # seconds that a picture proves a host to be well
 
 
@@ -40,8 +42,6 @@ class Task:
     """One address that waits. attempt: times it was asked."""
 
     url: str
-    resolver: Resolver
-    start: Ask | Cover
     attempt: int = 0
     doubted: bool = False
 
@@ -57,6 +57,7 @@ class Lane:
     workers: int = 1
     in_a_row: int = 0  # faults of the way
     doubts: int = 0  # doubtful answers in a row
+    left: int = 0  # addresses in a row whose picture's host is not asked
     well_at: float = float("-inf")  # when it last gave a picture
     closed: Fault | None = None  # why the rest is not asked
 
@@ -72,18 +73,17 @@ class Covers:
         *,
         variant: str = "",
         expected: Mapping[str, str] | None = None,
-        plain: bool = False,
         told: Callable[[Lane, Outcome, int], None] = lambda *_: None,
         jobs: int | None = None,
         base: float = 1.0,
     ) -> None:
-        """variant: "" or "small"; expected: address -> sha256; plain: any address may be a picture's.
+        """variant: "" or "small"; expected: address -> sha256.
 
         told: called with each outcome and the number of addresses that have it. base: seconds of the first wait
         before an address is asked again.
         """
         self.items, self.client, self.arrivals = items, client, arrivals
-        self.variant, self.expected, self.plain = variant, expected or {}, plain
+        self.variant, self.expected = variant, expected or {}
         self.lanes: dict[str, Lane] = {}
         self._told, self._base = told, base
         self._jobs = jobs or len(os.sched_getaffinity(0))
@@ -106,13 +106,14 @@ class Covers:
 
     def _enter(self, url: str) -> None:
         try:
-            resolver, start = find(url, images=self.plain)
+            _, start = find(url)
         except Fault as fault:
             self.items.answered(url, self.variant, _answer(fault, host_of(url)))
+            self._told(Lane(host_of(url), self._clock.monotonic()), fault.outcome, 1)
             return
         host = host_of(start.url if isinstance(start, Ask) else start.urls[0])
         lane = self.lanes.setdefault(host, Lane(host, self._clock.monotonic()))
-        lane.queue.put_nowait(Task(url, resolver, start))
+        lane.queue.put_nowait(Task(url))
         lane.open += 1
 
     async def _lane(self, lane: Lane) -> None:
@@ -141,14 +142,13 @@ class Covers:
         stored: Stored | None = None
         task.attempt += 1
         try:
-            answer, stored = await self._fetch(task.resolver, task.start, task.url)
+            answer, stored = await self._fetch(task.url)
             answer = replace(answer, lane=lane.host)
             lane.heard_at = lane.well_at = self._clock.monotonic()
-            lane.in_a_row = lane.doubts = 0
+            lane.in_a_row = lane.doubts = lane.left = 0
         except Fault as fault:
             if not fault.asked:
-                lane.closed = fault
-                self._skip(lane, task)
+                self._leave(lane, task, fault)
                 return
             if self._again(lane, task, fault):
                 return
@@ -159,7 +159,8 @@ class Covers:
     def _again(self, lane: Lane, task: Task, fault: Fault) -> bool:
         """Whether the address waits for another try; it is put back then."""
         now = self._clock.monotonic()
-        if fault.outcome is Outcome.TRANSIENT and fault.status != 429:
+        way = fault.outcome is Outcome.TRANSIENT
+        if way:
             lane.in_a_row += 1
         else:
             lane.in_a_row, lane.heard_at = 0, now
@@ -170,13 +171,10 @@ class Covers:
         hurt = fault.outcome is Outcome.REJECTED and fault.reason in SECOND_LOOK
         if fault.reason in DOUBTFUL and not task.doubted:
             task.doubted = True
-            lane.queue.put_nowait(
-                task
-            )  # behind those that wait: by then the host has shown how it is
+            lane.queue.put_nowait(task)  # behind all that wait: by then the host has shown itself
             return True
-        if (fault.outcome is Outcome.TRANSIENT and task.attempt < ATTEMPTS) or (
-            hurt and task.attempt < 2
-        ):
+        most = THROTTLED if fault.status == 429 else ATTEMPTS if way else 2 if hurt else 0
+        if task.attempt < most:
             delay = 0.0 if fault.status == 429 else backoff(task.url, task.attempt, self._base)
             asyncio.get_running_loop().call_later(delay, lane.queue.put_nowait, task)
             return True
@@ -184,8 +182,6 @@ class Covers:
 
     async def _judged(self, lane: Lane, fault: Fault) -> Fault:
         """What a fault means once it is known how its host is."""
-        if fault.status == 429:
-            return Fault(Outcome.BLOCKED, "http_429", fault.detail, status=429)
         if fault.reason not in DOUBTFUL:
             return fault
         if await self._is_well(lane):
@@ -207,11 +203,22 @@ class Covers:
         if control is None:
             return False
         try:
-            await self._fetch(*find(control, images=self.plain), control)
+            await self._fetch(control)
         except Fault:
             return False
         lane.well_at = self._clock.monotonic()
         return True
+
+    def _leave(self, lane: Lane, task: Task, fault: Fault) -> None:
+        """Its host is not asked: neither is the rest of the lane, unless it is the host of this picture alone."""
+        lane.left += 1
+        if fault.host == lane.host or lane.left >= DOWN_AFTER[0]:
+            lane.closed = fault
+            self._skip(lane, task)
+        else:
+            why = (fault.outcome, fault.reason, fault.detail)
+            self.items.not_asked([task.url], self.variant, *why)
+            self._done(lane, fault.outcome)
 
     def _skip(self, lane: Lane, task: Task) -> None:
         """Leave it, and all that waits: the host is down, blocked, or paused for longer than this run waits."""
@@ -232,10 +239,9 @@ class Covers:
             for _ in range(lane.workers):
                 lane.queue.put_nowait(None)
 
-    async def _fetch(
-        self, resolver: Resolver, start: Ask | Cover, url: str
-    ) -> tuple[Answer, Stored]:
+    async def _fetch(self, url: str) -> tuple[Answer, Stored]:
         """From an address to its stored picture. Raises Fault."""
+        resolver, start = find(url)
         found = await self._resolved(resolver, start, url)
         try:
             response = await self._picture(resolver, found)
@@ -247,9 +253,14 @@ class Covers:
         if is_placeholder(response.url):
             raise Fault(Outcome.GONE, "placeholder", redacted(response.url), status=200)
         loop = asyncio.get_running_loop()
-        stored = await loop.run_in_executor(
-            self._decoders, self.arrivals.take, response.body, self.expected.get(url)
-        )
+        try:
+            stored = await loop.run_in_executor(
+                self._decoders, self.arrivals.take, response.body, self.expected.get(url)
+            )
+        except Fault as fault:
+            if fault.blocks:
+                self.client.governors.of(host_of(response.url)).block(fault.reason)
+            raise
         answer = Answer(
             outcome=Outcome.OK,
             host=host_of(response.url),
@@ -291,7 +302,7 @@ class Covers:
                     self._variant(resolver, url), found.headers, picture=True
                 )
             except Fault as fault:
-                if fault.status is not None or not fault.asked:
+                if fault.reason not in WITHOUT_TLS:
                     raise
                 self._without_tls.add(host_of(url))
         return await self.client.get(self._variant(resolver, urls[-1]), found.headers, picture=True)

@@ -17,7 +17,11 @@ __all__ = ["download"]
 
 
 def download(
-    home: Home, entries: Sequence[Entry], options: Options, tell: Tell | None = None
+    home: Home,
+    entries: Sequence[Entry],
+    options: Options,
+    tell: Tell | None = None,
+    report: Report | None = None,
 ) -> Report:
     """Download the parts asked for of some datasets; what is held is not asked for again.
 
@@ -25,7 +29,7 @@ def download(
     Raises UsageError where another download is at work in this home, CheckFailed and MissingData as import does.
     """
     tell = tell or Tell()
-    report = Report()
+    report = report or Report()
     with lock(home.raw / ".download.lock"), ExitStack() as stack:
         web = None if options.offline else Web(options.guard, options.user_agent)
         if web:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from downloader.addresses import redacted
-from downloader.answers import Fault, Outcome
+from downloader.answers import Fault, Outcome, refused
 from downloader.drive import open_drive, title_of
 from downloader.politeness import backoff, retry_after
 from downloader.web import Stream, Web
@@ -46,12 +46,6 @@ _PAGES = (
     ("XML", (b"<?xml",), (".xml",)),
     ("JSON", (b"{",), (".json", ".jsonl", ".ndjson", ".txt", "")),
 )
-_STATUS = {
-    **dict.fromkeys((401, 407), Outcome.CONFIG),
-    **dict.fromkeys((404, 410, 451), Outcome.GONE),
-    **dict.fromkeys((403, 412, 429), Outcome.BLOCKED),
-}
-_REASON = {403: "forbidden", 451: "legal"}
 _CLOSED = "the host is closed to the public since 2024 (PublicAccessNotPermitted); its files moved elsewhere"
 Tell = Callable[[int, int | None], None]
 
@@ -299,15 +293,14 @@ def _same(answer: Stream, total: int | None, noted: Mapping[str, Any]) -> bool:
 
 def _refusal(answer: Stream) -> Fault:
     """What a status says that is neither the file nor a redirect."""
-    status, said, pause = answer.status, f"HTTP {answer.status}", None
-    reason = _REASON.get(status, f"http_{status}")
-    outcome = _STATUS.get(status, Outcome.TRANSIENT if status >= 500 else Outcome.REJECTED)
+    status = answer.status
     if status == 409 and b"PublicAccessNotPermitted" in answer.start(4096):
         return Fault(Outcome.GONE, "closed", _CLOSED, status=status)
-    if status in (429, 503):
-        pause = retry_after(answer.headers, time.time())
-        outcome = Outcome.BLOCKED if (pause or 0) > LONGEST_WAIT else outcome
-    return Fault(outcome, reason, said, pause=pause, status=status)
+    pause = retry_after(answer.headers, time.time()) if status in (429, 503) else None
+    fault = refused(status, f"HTTP {status}", pause=pause)
+    if (pause or 0) > LONGEST_WAIT:
+        fault.outcome = Outcome.BLOCKED
+    return fault
 
 
 def _check_head(head: bytes, name: str, encoding: str) -> None:

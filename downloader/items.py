@@ -6,8 +6,8 @@ Every item ends in one outcome. Whatever ends the run, what it got stays and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 from downloader.arrived import Arrivals, Notes
@@ -20,13 +20,14 @@ from downloader.universe import find_mappings, read_from, universe
 from downloader.web import Web
 from ninerec_data.blobs import Blobs
 from ninerec_data.catalog import Entry
+from ninerec_data.errors import NineRecError
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, item_journal
 from ninerec_data.provenance import hold_downloaded
 
 PATIENCE = 7 * 86400.0  # seconds of pauses that a run waits out for one host in all
 
-__all__ = ["ItemsRun", "enter", "remembered"]
+__all__ = ["ItemsRun", "enter", "governors", "remembered"]
 
 
 class ItemsRun:
@@ -45,6 +46,19 @@ class ItemsRun:
         self.home, self.entries, self.options = home, entries, options
         self.tell, self.report, self.web = tell, report, web
         self.names = [entry.name for entry in entries]
+        self.left_out: list[Entry] = []
+
+    @contextmanager
+    def _alone(self, entry: Entry) -> Iterator[None]:
+        """What is wrong with one of several datasets leaves that one out, and is said."""
+        try:
+            yield
+        except NineRecError as error:
+            if len(self.entries) == 1:
+                raise
+            self.left_out.append(entry)
+            self.report.said.append(f"{entry.name}: its covers are left out: {error}")
+            self.report.failed = True
 
     def run(self) -> None:
         """Settle every item. Raises CheckFailed and MissingData for a mapping or backup that cannot be used."""
@@ -52,7 +66,8 @@ class ItemsRun:
             self.items = stack.enter_context(item_journal(self.home, many=True))
             self.keep, self.variant = remembered(self.items, self.names, self.options)
             for entry in self.entries:
-                enter(self.home, entry, self.items, self.options, self.variant, self.tell)
+                with self._alone(entry):
+                    enter(self.home, entry, self.items, self.options, self.variant, self.tell)
             blobs = Blobs(self.home)
             blobs.sweep()
             self._find_lost(blobs)
@@ -69,7 +84,10 @@ class ItemsRun:
             for entry in self.entries:
                 for spec in self.options.backup:
                     only = len(self.entries) == 1
-                    stack.callback(at_hand.open(entry, spec, only=only, web=self.web).close)
+                    with self._alone(entry):
+                        stack.callback(at_hand.open(entry, spec, only=only, web=self.web).close)
+            self.entries = [e for e in self.entries if e not in self.left_out]
+            self.names = [entry.name for entry in self.entries]
             try:
                 self._mark(is_open=True)
                 self._settle(at_hand)
@@ -95,22 +113,7 @@ class ItemsRun:
     async def _ask(self, urls: list[str]) -> None:
         """Ask the origin, or the mirror; how each host wants to be treated is kept for the next run."""
         options = self.options
-        prefix = (
-            f"{options.mirror} " if options.mirror else ""
-        )  # what a mirror does is not its host's doing
-        states = (
-            HostState(**state)
-            for key, state in self.items.hosts().items()
-            if key.startswith(prefix)
-        )
-        governors = Governors(
-            limits_of(options),
-            options.clock,
-            {state.host: state for state in states},
-            options.rate,
-            options.concurrency,
-            patience=PATIENCE,
-        )
+        governed = governors(self.items, options)
         expected = {
             address.url: options.expected[name][address.item_id]
             for name in self.names
@@ -120,7 +123,7 @@ class ItemsRun:
         }
         async with Client(
             options.guard,
-            governors,
+            governed,
             user_agent=options.user_agent,
             deadlines=options.deadlines,
             clock=options.clock,
@@ -139,8 +142,8 @@ class ItemsRun:
             try:
                 await covers.run(urls)
             finally:
-                kept = {f"{prefix}{state.host}": asdict(state) for state in governors.states()}
-                self.items.save_hosts(kept)
+                states = {_key(state.host, options): asdict(state) for state in governed.states()}
+                self.items.save_hosts(states)
                 self.report.requests += client.requests
                 self.report.bytes += client.bytes
 
@@ -173,6 +176,23 @@ class ItemsRun:
         if lost:
             self.tell.say(f"{len(lost):,} covers are gone from {blobs.folder}: asked for again")
             self.items.lost(lost)
+
+
+def governors(items: ItemJournal, options: Options) -> Governors:
+    """How hosts are treated, going on from the run before; what a mirror does is not its host's doing."""
+    kept = ((key, HostState(**state)) for key, state in items.hosts().items())
+    return Governors(
+        limits_of(options),
+        options.clock,
+        {state.host: state for key, state in kept if key == _key(state.host, options)},
+        options.rate,
+        options.concurrency,
+        patience=PATIENCE,
+    )
+
+
+def _key(host: str, options: Options) -> str:
+    return f"{options.mirror} {host}" if options.mirror else host
 
 
 def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> tuple[str, str]:

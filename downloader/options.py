@@ -68,6 +68,7 @@ class Report:
     said: list[str] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
+    failed: bool = False  # a dataset was left out
 
     @property
     def exit_code(self) -> int:
@@ -80,7 +81,7 @@ class Report:
             return 4
         if Outcome.UNMAPPED in files:
             return 3
-        return 1 if files - set(HELD) else 0
+        return 1 if self.failed or files - set(HELD) else 0
 
 
 class Tell:

@@ -18,7 +18,17 @@ from ninerec_data.home import Home
 from ninerec_data.importing import import_release
 from ninerec_data.raw import held_files
 
-__all__ = ["PARTS", "Bundle", "Files", "bundles", "counted", "fetch_release"]
+__all__ = [
+    "PARTS",
+    "Bundle",
+    "Files",
+    "asset_of",
+    "bundles",
+    "counted",
+    "fetch_release",
+    "hands_for",
+    "missing_assets",
+]
 
 PARTS = {
     "interactions": ("interactions", "users"),
@@ -77,12 +87,13 @@ def bundles(home: Home, entry: Entry) -> list[Bundle]:
 def _name_of(entry: Entry, asset: str) -> str:
     """The name that the import looks for, where the source does not state one."""
     roles = reader(entry.format).roles(entry.options)
-    patterns = next((role.patterns for role in roles if _asset(role.name) == asset), (asset,))
+    patterns = next((role.patterns for role in roles if asset_of(role.name) == asset), (asset,))
     named = [p for p in patterns if "*" not in p and (asset != "covers" or p.endswith(".zip"))]
     return named[0] if named else f"{entry.name}.{asset}.zip"
 
 
-def _asset(role: str) -> str:
+def asset_of(role: str) -> str:
+    """What a role of a format is called in the catalog."""
     base = role.rstrip("0123456789").rstrip("_")
     return _ASSETS.get(base, base)
 
@@ -94,7 +105,7 @@ def missing_assets(
     held = held_files(home, entry.name)
     wanted = {asset for part in parts for asset in PARTS[part]}
     lacking = {
-        _asset(r.name) for r in reader(entry.format).roles(entry.options) if r.name not in held
+        asset_of(r.name) for r in reader(entry.format).roles(entry.options) if r.name not in held
     }
     mapped = bool(find_mappings(home, entry, mapping))
     if "covers" in wanted and any(source.asset == "mapping" for source in entry.sources):
@@ -140,7 +151,7 @@ def fetch_release(
             faults |= dict.fromkeys(bundle.assets, outcome)
     lacking = missing_assets(home, entry, parts, mapping)
     needed = {
-        _asset(role.name) for role in reader(entry.format).roles(entry.options) if role.required
+        asset_of(role.name) for role in reader(entry.format).roles(entry.options) if role.required
     }
     for part in parts:
         for asset in PARTS[part]:
@@ -152,7 +163,7 @@ def fetch_release(
                 files.outcomes[asset] = faults.get(
                     asset, Outcome.UNMAPPED if web else Outcome.TRANSIENT
                 )
-    files.said += _hands(entry, {a for a, o in files.outcomes.items() if o is Outcome.UNMAPPED})
+    files.said += hands_for(entry, {a for a, o in files.outcomes.items() if o is Outcome.UNMAPPED})
     return files
 
 
@@ -177,7 +188,7 @@ def _by_hand(entry: Entry, asset: str) -> bool:
     return any(s.asset == asset and s.kind not in FETCHED for s in entry.sources)
 
 
-def _hands(entry: Entry, assets: set[str]) -> list[str]:
+def hands_for(entry: Entry, assets: set[str]) -> list[str]:
     """What a person has to do for what nobody can fetch unasked."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for source in entry.sources:

@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
-from downloader.answers import Fault, Outcome
+from downloader.answers import Fault, Outcome, refused
 from ninerec_data.cover_sources import BadCover, Found, _Zip
 from ninerec_data.pictures import MAX_BYTES
 
 if TYPE_CHECKING:
     from downloader.web import Stream
 
-__all__ = ["ABSENT", "Opener", "RemoteFile", "RemoteZip", "body_of", "fault_of"]
+__all__ = ["ABSENT", "Opener", "RemoteFile", "RemoteZip", "body_of"]
 
 ABSENT = (404, 410)  # statuses
 BLOCK = 64 << 10  # bytes of a small read, and of the tail that is read first
@@ -34,14 +34,6 @@ class Opener(Protocol):
 
     def open(self, url: str, headers: Mapping[str, str]) -> AbstractContextManager[Stream]:
         """The response of any status. Raises Fault where there is none."""
-
-
-def fault_of(status: int) -> Fault:
-    """What a status says that does not bring the bytes."""
-    outcome = Outcome.BLOCKED if status in (401, 403) else Outcome.REJECTED
-    if status >= 500 or status in (408, 425, 429):
-        outcome = Outcome.TRANSIENT
-    return Fault(outcome, f"http_{status}", status=status)
 
 
 def body_of(answer: Stream, most: int) -> bytes:
@@ -92,7 +84,7 @@ class RemoteFile:
         if self._mark and (status in (*ABSENT, 416) or (status == 206 and mark != self._mark)):
             raise Fault(Outcome.TRANSIENT, "changed", "the zip is not the one that was opened")
         if status != 206:
-            raise fault_of(status)
+            raise refused(status)
         if given != asked or not total.isdecimal():
             raise Fault(Outcome.REJECTED, "wrong_range", f"{given!r} for {asked!r}")
         self._mark, self.size = mark, int(total)

@@ -26,9 +26,12 @@ def find_mappings(home: Home, entry: Entry, own: Path | None) -> list[Path]:
     if own is not None:
         return [own]
     folder = home.raw / "files" / entry.release
-    previews = (folder / s.file for s in entry.sources if s.kind == "mapping")
+    previews = (folder / s.file for s in entry.sources if s.asset == "mapping" and s.file)
     held = held_files(home, entry.name).get("urls")
-    return [*([held.path] if held else []), *(path for path in previews if path.exists())]
+    return [
+        *([held.path] if held else []),
+        *(path for path in previews if path.suffix == ".csv" and path.exists()),
+    ]
 
 
 def read_from(home: Home, entry: Entry, mappings: list[Path]) -> str:

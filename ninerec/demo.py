@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="the whole way on a small suite drawn here",
-        description="Draw a suite (a source, two targets), import, prepare, verify, train ids and text, compare. "
+        description="Draw a suite (a source, two targets), publish it here, download, prepare, verify, train "
+        "ids and text, compare. "
         "Uses a home of its own (default: demo-home here).",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     home = find_home(args.home or "demo-home")
     suite = _draw(home)
-    with _environment(suite / "catalog"):
-        rows = _steps(home, suite, args.epochs)
+    with _environment(suite / "catalog"), _published(suite) as mirror:
+        rows = _steps(home, suite, mirror, args.epochs)
     if args.json:
         print_json({"seconds": round(time.perf_counter() - started, 1), "results": rows})
         return 0
@@ -82,13 +84,37 @@ def _environment(catalog: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _steps(home: Home, suite: Path, epochs: int | None) -> list[dict[str, Any]]:
-    """Every dataset of the suite, from its release to two trained models; the rows of the table."""
+def _published(suite: Path) -> AbstractContextManager[str]:
+    """A server on this machine that plays the sites on which the suite is published; yields the mirror's address."""
+    from downloader.origin import Origin, serving
+    from ninerec_data.synthetic import HOME
+
+    behind: dict[str, tuple[str | None, str]] = {}
+    files = {}
+    for path in sorted((suite / "origin").glob("*.zip")):
+        files[f"{HOME.partition('//')[2]}/{path.name}"] = path
+        behind |= json.loads(path.with_suffix(".json").read_text("utf-8"))
+
+    def picture(_platform: str, word: str) -> Path | None:
+        cover = behind[word][0]
+        return None if cover is None else suite / cover
+
+    return serving(Origin(files=files, pictures=picture, titles=lambda word: behind[word][1]))
+
+
+def _steps(home: Home, suite: Path, mirror: str, epochs: int | None) -> list[dict[str, Any]]:
+    """Every dataset of the suite, from where it is published to two trained models; the rows of the table."""
     from ninerec_data.synthetic import SUITE
 
     rows = []
+    backup = str(suite / "backup")
+    said = _command(
+        home, "download", *SUITE, "--mirror", mirror, "--backup", backup, "--accept-terms"
+    )
+    for name, parts in said.items():
+        found = ", ".join(f"{n} {outcome}" for outcome, n in parts["covers"].items())
+        say(f"{name}: covers {found}")
     for name in SUITE:
-        _command(home, "import", name, str(suite / "release" / name))
         _command(home, "prepare", name)
         checked = _command(home, "verify", name)
         say(f"{name}: {sum(c['ok'] is True for c in checked['checks'])} checks hold")

@@ -25,6 +25,7 @@ __all__ = ["NOT_BUILT", "VERBS", "main", "parse"]
 VERBS: dict[str, tuple[str, str]] = {
     "list": ("ninerec.list", "the catalog: datasets, sizes, modalities; --local: what is on disk"),
     "show": ("ninerec.show", "one dataset: sources, terms, published statistics, citation"),
+    "download": ("ninerec.download", "fetch a release, its covers and titles, politely"),
     "import": ("ninerec.import_", "take in a release you hold (folder, zip, tar) and check it"),
     "prepare": ("ninerec.prepare", "clean, split, tag cold and new, write the store"),
     "verify": ("ninerec.verify", "check bytes, structure and values against what is published"),
@@ -41,8 +42,6 @@ VERBS: dict[str, tuple[str, str]] = {
 
 # verb -> what to do instead
 NOT_BUILT: dict[str, str] = {
-    "download": "get the release by hand (`ninerec show DATASET` names where it is published), "
-    "then `ninerec import DATASET PATH`",
     "embed": "`ninerec train` encodes the content of items itself",
     "transfer": "train on the target dataset alone with `ninerec train --dataset DATASET`",
     "recommend": "`ninerec evaluate RUN` scores the test users of a run",

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ class ItemJournal:
         self, url: str, variant: str, answer: Answer, stored: Stored | None = None
     ) -> None:
         """Note what came of an address, for every item behind it."""
-        values = {**asdict(answer), "now": time.time(), "url": url, "variant": variant}
+        values = {**_fields(answer), "now": time.time(), "url": url, "variant": variant}
         values["gone"] = answer.outcome is Outcome.GONE
         with self._db:
             if stored:
@@ -278,8 +278,8 @@ class ItemJournal:
         self._db.execute(f"update urls set {why} where {same}", (sha256, host))
         self._db.execute(
             "update items set outcome = 'REJECTED', reason = 'one_for_many', sha256 = null"
-            " where outcome = 'OK' and sha256 = ? and source = ?",
-            (sha256, host),
+            " where outcome = 'OK' and sha256 = ? and url in (select url from urls where sha256 = ? and host = ?)",
+            (sha256, sha256, host),
         )
 
     def not_asked(
@@ -337,7 +337,7 @@ class ItemJournal:
             " resized = coalesce(excluded.resized, resized),"
             " resized_size = coalesce(excluded.resized_size, resized_size),"
             " recipe = coalesce(excluded.recipe, recipe), codecs = coalesce(excluded.codecs, codecs)",
-            asdict(stored),
+            _fields(stored),
         )
 
     def addresses(self, dataset: str) -> list[Address]:
@@ -376,7 +376,8 @@ class ItemJournal:
     def reasons(self, dataset: str) -> list[tuple[str, str, int]]:
         """Outcome, reason and number of items that hold no cover, most first."""
         return self._db.execute(
-            "select coalesce(outcome, 'TRANSIENT'), coalesce(nullif(reason, ''), 'not asked yet'), count(*) n"
+            "select coalesce(outcome, 'TRANSIENT'), iif(outcome is null, 'not asked yet',"
+            " coalesce(nullif(reason, ''), 'no address')), count(*) n"
             " from items"
             f" where dataset = ? and (outcome is null or outcome not in {_sql(HELD)})"
             " group by 1, 2 order by n desc, 1, 2",
@@ -477,6 +478,10 @@ class ItemJournal:
         row = (dataset, is_open, keep, variant, read_from)
         with self._db:
             self._db.execute("insert or replace into downloads values (?, ?, ?, ?, ?)", row)
+
+
+def _fields(row: Answer | Stored) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _sql(words: Iterable[str]) -> str:

@@ -8,12 +8,18 @@ days, hence cold or new in a leave-one-out split: content predicts them, ids can
 Flaws of the published releases, on a small scale (PAPERS_AND_CODE 1.1): in each dataset an item without
 titles, one that only the interactions name, one that nobody chose; commas, quotes and emoji in titles;
 an item whose id is 0; equal timestamps inside a sequence.
+
+It is published as the real ones are: an archive with the tables and a mapping, and each item's cover and title behind
+a page or an address of a picture. Of some items that is gone, and a backup holds half of them.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import itertools
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +39,8 @@ DAY = 86_400
 FRESH = 0.2  # share of the items that are launched in the last five days
 END = 1_656_633_600  # 2022-07-01 UTC: the last moment of every dataset
 COVER = (320, 180)
+HOME = "https://ninerec-demo.example"  # where the suite is published
+GONE_EVERY = 12  # items, of which one is gone; the backup holds every other of those
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids 0-4
 
 # Three English and three Chinese words for each value of an attribute; any of them may stand for it.
@@ -77,6 +85,7 @@ class Plan:
     timed: bool = True
     nouns: tuple[str, str]
     prefixes: tuple[str, str] = ("", "")  # of user and item ids
+    address: str = "https://m.bilibili.com/video/BV1{}"  # of an item
 
 
 PLANS = {
@@ -85,6 +94,7 @@ PLANS = {
     "demo_food": Plan(items=400, users=1200, longest=12, timed=False,
                       nouns=("noodles soup cake dumplings", "面条 浓汤 蛋糕 饺子")),
     "demo_dance": Plan(items=400, users=1200, longest=12, prefixes=("u", "v"),
+                       address="http://puui.qpic.cn/qqvideo_ori/0/{}_496_280/0",
                        nouns=("waltz tango ballet steps", "华尔兹 探戈 芭蕾 舞步")),
 }  # fmt: skip
 
@@ -94,7 +104,10 @@ def write_suite(folder: Path, *, seed: int = 0) -> None:
 
     `folder/release/<dataset>/` holds `<Stem>_pair.csv` (user, item, UTC seconds) or
     `<Stem>_behaviour.tsv`, `<Stem>_item.csv` (id, Chinese, English; no header) and `<Stem>_cover/`
-    (JPEG); `folder/catalog/<dataset>.toml` describes it. The seed alone decides the bytes.
+    (JPEG); `folder/catalog/<dataset>.toml` describes it. `folder/origin/<dataset>.zip` is the same as
+    published, without the covers; `<dataset>.json` beside it holds what stands behind each address of its mapping:
+    id in the address -> [cover or null, title]. `folder/backup/` holds covers of items that are gone.
+    The seed alone decides the bytes.
     """
     for number, name in enumerate(SUITE):
         plan, rng = PLANS[name], np.random.default_rng([seed, number])
@@ -110,6 +123,11 @@ def write_suite(folder: Path, *, seed: int = 0) -> None:
             stem = release / name.title()
             Path(f"{stem}_{'pair.csv' if plan.timed else 'behaviour.tsv'}").write_bytes(lines)
             _write_items(stem, plan, ids, traits, rng)
+            extra = np.random.default_rng([seed, number, 1])
+            addresses = _addresses(name, plan, ids)
+            url = "".join(f"{item},{address}\n" for item, address in addresses.items())
+            Path(f"{stem}_url.csv").write_text(url)
+        _publish(folder, name, addresses, _titles(extra, traits[-3], plan.nouns)[0])
         entry = _catalog_entry(name, plan.users, chosen[chosen >= 0])
         atomic_write(folder / "catalog" / f"{name}.toml", entry)
 
@@ -126,7 +144,14 @@ text = {{ zh = ["title_zh"], en = ["title_en"] }}
 modalities = ["text", "image"]
 timestamps = {str(PLANS[name].timed).lower()}
 terms = {{ text = "drawn by ninerec; free of any terms" }}
+access = "public"
 published = {{ users = {users}, items = {len(np.unique(chosen))}, interactions = {len(chosen)} }}
+
+[[sources]]
+assets = ["interactions", "titles", "mapping"]
+kind = "http"
+url = "{HOME}/{name}.zip"
+file = "{name}.zip"
 """
 
 
@@ -192,6 +217,35 @@ def _write_items(stem: Path, plan: Plan, ids: list[str], traits: Ints, rng: Rng)
             )
             table.writerow((ids[place], *titles))
             _cover(rng, traits[place]).save(covers / f"{ids[place]}.jpg", "JPEG", quality=88)
+
+
+def _addresses(name: str, plan: Plan, ids: list[str]) -> dict[str, str]:
+    """Item id -> address in the mapping; not of the item that only the interactions know."""
+    hidden = [hashlib.sha256(f"{name} {item}".encode()).hexdigest()[:9] for item in ids]
+    pairs = zip(ids, hidden, strict=True)
+    return {item: plan.address.format(word) for item, word in pairs if item != ids[-2]}
+
+
+def _publish(folder: Path, name: str, addresses: dict[str, str], untitled: str) -> None:
+    """Write the archive, what stands behind each address, and the backup. untitled: the page's title of an item."""
+    release, stem = folder / "release" / name, name.title()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(release.glob(f"{stem}_*.*")):
+            file.writestr(zipfile.ZipInfo(f"{stem}/{path.name}"), path.read_bytes())
+    atomic_write(folder / "origin" / f"{name}.zip", archive.getvalue())
+    with (release / f"{stem}_item.csv").open(encoding="utf-8", newline="") as rows:
+        titles = {row[0]: row[1] for row in csv.reader(rows)}
+    behind = {}
+    for number, (item, address) in enumerate(addresses.items()):
+        cover = f"release/{name}/{stem}_cover/{item}.jpg"
+        gone = number % GONE_EVERY == GONE_EVERY - 1
+        if gone and number % (2 * GONE_EVERY) == GONE_EVERY - 1:
+            backup = folder / "backup" / f"{stem}_cover" / f"{item}.jpg"
+            atomic_write(backup, (folder / cover).read_bytes())
+        word = address.removesuffix("_496_280/0").rpartition("/")[2]
+        behind[word] = [None if gone else cover, titles.get(item) or untitled]
+    atomic_write(folder / "origin" / f"{name}.json", canonical_json(behind))
 
 
 def _titles(rng: Rng, traits: Ints, nouns: tuple[str, str]) -> tuple[str, str]:

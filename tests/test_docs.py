@@ -165,7 +165,7 @@ def test_story_fails_where_a_marked_command_fails(tmp_path: Path) -> None:
         ("list --json", True),
         ("list --help", True),
         ("list --nonsense", False),
-        ("download bili_food", False),
+        ("embed bili_food", False),
         ("nonsense", False),
     ],
 )

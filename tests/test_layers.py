@@ -29,13 +29,13 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 10,300 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 14,200 in all.
 SHARE = {
-    "ninerec": 1350,
+    "ninerec": 1850,
     "baselines": 1400,
     "loaders": 450,
-    "downloader": 3600,
-    "ninerec_data": 6600,
+    "downloader": 3800,
+    "ninerec_data": 6700,
 }
 
 

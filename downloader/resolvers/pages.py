@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from html.parser import HTMLParser
 from itertools import islice
 from typing import Any
@@ -28,6 +29,7 @@ _LOGIN = re.compile(r"(?i)(?:^|[./-])(?:login|signin|passport|sso)(?:[./-]|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+@lru_cache(1024)
 def place(url: str) -> tuple[str, str, str]:
     """Host (lower case), path and query of an address; three times "" for what is none."""
     try:
