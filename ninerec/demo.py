@@ -107,6 +107,7 @@ def _steps(home: Home, suite: Path, mirror: str, epochs: int | None) -> list[dic
     from ninerec_data.synthetic import SUITE
 
     rows = []
+    say("\nthe mirror below is played by this process, for as long as it runs")
     backup = str(suite / "backup")
     said = _command(
         home, "download", *SUITE, "--mirror", mirror, "--backup", backup, "--accept-terms"

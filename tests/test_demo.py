@@ -59,7 +59,7 @@ def test_first_command_names_the_catalog_and_every_other_the_home(demo: Demo) ->
     assert first.startswith("export NINEREC_CATALOG=")
     assert [command for command in others if " --home " not in command] == []
     verbs = [command.split()[1] for command in others]
-    assert verbs == ["import", "prepare", "verify", *["train", "evaluate"] * 2] * 3
+    assert verbs == ["download", *["prepare", "verify", *["train", "evaluate"] * 2] * 3]
 
 
 def test_command_works_when_typed_in_a_new_process(demo: Demo) -> None:

@@ -29,9 +29,9 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 14,200 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 14,250 in all.
 SHARE = {
-    "ninerec": 1850,
+    "ninerec": 1900,
     "baselines": 1400,
     "loaders": 450,
     "downloader": 3800,
