@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +23,7 @@ PORTS = {80, 443}
 _SECRET = re.compile(
     r"(?i)(sign|token|secret|auth|passw|key|credential|expires|session|policy|x-amz|x-goog|tag=)"
 )
+_BLANK = re.compile(r"[\0- ]")
 _PLAIN = re.compile(
     r"https?://[a-z0-9-]+(\.[a-z0-9-]+)+/[A-Za-z0-9._~!$'()*+,;=:@/?&-]*"
 )  # nothing to mend
@@ -45,7 +48,7 @@ def clean(raw: str) -> str:
         # What holds an escape is taken as encoded, but for characters that no address may hold.
         url = URL(text.replace(" ", "%20"), encoded=bool(_ESCAPED.search(text)) and text.isascii())
         host, port = url.raw_host, url.port
-        if not host or port is None or "%" in host or any(ord(c) <= 32 for c in str(url)):
+        if not host or port is None or "%" in host or _BLANK.search(str(url)):
             raise ValueError("no host, or a blank in it")
         return str(url.with_fragment(None) if url.fragment else url)
     except (ValueError, UnicodeError) as error:
@@ -111,11 +114,10 @@ class Guard:
         if URL(url, encoded=True).port not in PORTS:
             raise Fault(Outcome.REJECTED, "port", f"led to {redacted(url)}")
         host = (parts.hostname or "").strip("[]")
-        try:
-            ip = ipaddress.ip_address(host)
-        except ValueError:
-            return  # a name: `admit_ip` is asked once it is resolved
-        self._refuse_private(host, str(ip))
+        # A name raises: `admit_ip` is asked once it is resolved. 127.1 and 2130706433 are addresses.
+        with contextlib.suppress(ValueError, OSError):
+            ip = host if ":" in host else socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
+            self._refuse_private(host, ip)
 
     def admit_ip(self, host: str, port: int, ip: str) -> None:
         """Raise Fault for an address that a name was resolved to, unless the mirror or the user means it."""
@@ -143,10 +145,22 @@ class Guard:
 
     def _refuse_private(self, host: str, ip: str) -> None:
         address = ipaddress.ip_address(ip.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not mapped.is_global or mapped.is_multicast:
+        meant = _inside(address) or address
+        if not meant.is_global or meant.is_multicast or getattr(meant, "is_site_local", False):
             said = f"{host} is {ip}, which is not public; name it: --allow-host {host}"
             raise Fault(Outcome.REJECTED, "private_address", said)
+
+
+def _inside(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, compatible, NAT64 or 6to4."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    number = int(address)
+    if number >> 32 in (0, 0xFFFF, 0x64FF9B << 64):
+        return ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    return address.sixtofour
 
 
 def _is_ascii(text: str) -> bool:

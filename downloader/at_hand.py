@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -22,13 +23,12 @@ from ninerec_data.errors import NetworkError
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, Stored
-from ninerec_data.provenance import release_covers
+from ninerec_data.provenance import imported_anew, release_covers
 from ninerec_data.raw import known_digests, remember_digests
 
 __all__ = ["AtHand"]
 
 BATCH = 64  # pictures held in memory
-TAKEN = "covers taken"
 
 
 class AtHand:
@@ -56,7 +56,7 @@ class AtHand:
         """Fill what has no cover, first backup first."""
         with ThreadPoolExecutor() as threads:
             for entry, backup in self.backups:
-                lacking = self.items.without_cover(entry.name)
+                lacking = self._lacking(entry.name)
                 found = backup.read_all([i for i in lacking if backup.lookup(i) is not None])
                 refused = 0
                 while batch := list(islice(found, BATCH)):
@@ -70,6 +70,12 @@ class AtHand:
                         f"{entry.name}: {refused:,} covers of {backup.name} cannot be used"
                     )
 
+    def _lacking(self, dataset: str) -> dict[str, str]:
+        """Items without a cover in the form that is kept."""
+        originals = self.arrivals.keep != "resized"
+        recipe = None if originals else self.arrivals.recipe.hash
+        return self.items.without_cover(dataset, originals=originals, recipe=recipe)
+
     def _taken(self, data: bytes | Fault) -> Stored | None:
         try:
             return None if isinstance(data, Fault) else self.arrivals.take(data)
@@ -80,10 +86,12 @@ class AtHand:
         """Read in place what can be, else take it out of the published tar, which is passed over once."""
         wanted: dict[Path, list[Wanted]] = {}
         for entry in entries:
-            lacking = self.items.without_cover(entry.name)
+            if imported_anew(self.home, entry):
+                self.items.let_go_of_release(entry.name)
+            lacking = self._lacking(entry.name)
             if lacking and (own := release_covers(self.home, entry)):
                 self._in_place(entry, own, lacking)
-                lacking = self.items.without_cover(entry.name)
+                lacking = self._lacking(entry.name)
             for bundle in bundles(self.home, entry):
                 if lacking and "covers" in bundle.assets and bundle.target.exists():
                     want = Wanted(entry.name, _patterns(entry), tuple(lacking))
@@ -103,16 +111,26 @@ class AtHand:
         self.items.from_release(entry.name, {i: files[i] for i in lacking if i in files})
 
     def _from_tar(self, path: Path, wanted: list[Wanted]) -> None:
+        """Pass over a tar, unless it is known not to hold any cover that is wanted."""
         stat = path.stat()
-        before = known_digests(self.home, path)
-        left = [w for w in wanted if (w.dataset, stat.st_size, stat.st_mtime_ns) not in before]
+        known = known_digests(self.home, path)
+        keys = {w.dataset: (w.dataset, stat.st_size, stat.st_mtime_ns) for w in wanted}
+        absent = {name: set(json.loads(known.get(key, "[]"))) for name, key in keys.items()}
+        left = [
+            Wanted(w.dataset, w.patterns, tuple(i for i in w.items if i not in absent[w.dataset]))
+            for w in wanted
+        ]
+        left = [want for want in left if want.items]
         if left:
             self.tell.say(
                 f"{path.name}: taking its covers out, for {', '.join(w.dataset for w in left)}"
             )
             adopt(path, left, self.arrivals, self._hold)
-            done = {(w.dataset, stat.st_size, stat.st_mtime_ns): TAKEN for w in left}
-            remember_digests(self.home, path, done)
+            for want in left:
+                lacking = self._lacking(want.dataset)
+                absent[want.dataset] |= {i for i in want.items if i in lacking}
+            seen = {keys[w.dataset]: json.dumps(sorted(absent[w.dataset])) for w in left}
+            remember_digests(self.home, path, seen)
 
     def _hold(self, dataset: str, item_id: str, stored: Stored, name: str) -> None:
         self.items.from_release(dataset, {item_id: name}, stored)

@@ -216,11 +216,7 @@ class Client:
         named = self._proxies and (self._proxies.get(url.scheme) or self._proxies.get("all"))
         if not named or proxy_bypass(url.host or ""):
             return {}
-        proxy = URL(named if "://" in named else f"http://{named}")
-        if proxy.user is None:
-            return {"proxy": proxy}
-        auth = aiohttp.BasicAuth(proxy.user, proxy.password or "")
-        return {"proxy": proxy.with_user(None), "proxy_auth": auth}
+        return {"proxy": URL(named if "://" in named else f"http://{named}")}
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, decoded. Refused where it is too large or comes too slowly."""
@@ -312,6 +308,8 @@ def _named() -> Any:
         raise Fault(Outcome.TRANSIENT, "refused", f"{error.host}:{error.port}") from error
     except aiohttp.ClientPayloadError as error:
         raise Fault(Outcome.TRANSIENT, "cut_short") from error
+    except aiohttp.InvalidURL as error:
+        raise Fault(Outcome.REJECTED, "address", _said(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Fault(Outcome.TRANSIENT, "reset", _said(error)) from error
 

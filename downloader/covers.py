@@ -20,6 +20,7 @@ from downloader.client import Client
 from downloader.placeholders import is_placeholder
 from downloader.politeness import Governor, backoff
 from downloader.resolvers import find
+from downloader.resolvers.pages import leads_to_login
 from ninerec_data.item_journal import Answer, ItemJournal, Stored
 
 __all__ = ["Covers", "Lane"]
@@ -33,7 +34,7 @@ DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
 # What arrived may have been hurt on its way: asked for once more, then believed.
 SECOND_LOOK = {"html", "json", "empty", "truncated", "damaged", "not_a_picture"}
 DOUBTFUL = {"forbidden", "empty_answer"}  # believed of a host that gave something else just now
-WITHOUT_TLS = {"tls", "certificate", "refused", "connect_timeout"}
+WITHOUT_TLS = {"tls", "certificate", "refused", "connect_timeout", "downgrade"}
 PROOF = 60.0  # seconds that a picture proves a host to be well
 
 
@@ -163,10 +164,16 @@ class Covers:
         if way:
             lane.in_a_row += 1
         else:
-            lane.in_a_row, lane.heard_at = 0, now
+            lane.in_a_row = 0
+            if fault.status != 429:
+                lane.heard_at = now
         if lane.in_a_row >= DOWN_AFTER[0] and now - lane.heard_at >= DOWN_AFTER[1] * self._base:
             said = f"{lane.host}: {fault.reason}, {lane.in_a_row} times in a row"
             lane.closed = Fault(Outcome.TRANSIENT, "host_down", said)
+            return False
+        if fault.status == 429 and now - lane.heard_at >= self._governor(lane).limits.longest_pause:
+            said = f"{lane.host} has asked us to slow down, and nothing else, for an hour"
+            lane.closed = Fault(Outcome.BLOCKED, "http_429", said, status=429)
             return False
         hurt = fault.outcome is Outcome.REJECTED and fault.reason in SECOND_LOOK
         if fault.reason in DOUBTFUL and not task.doubted:
@@ -250,6 +257,9 @@ class Covers:
                 raise
             found = await self._resolved(resolver, start, url)  # its signature may have run out
             response = await self._picture(resolver, found)
+        if response.hops and leads_to_login(response.url):
+            said = f"led to {redacted(response.url)}"
+            raise Fault(Outcome.BLOCKED, "login", said, status=response.status)
         if is_placeholder(response.url):
             raise Fault(Outcome.GONE, "placeholder", redacted(response.url), status=200)
         loop = asyncio.get_running_loop()

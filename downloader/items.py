@@ -6,6 +6,7 @@ Every item ends in one outcome. Whatever ends the run, what it got stays and the
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -23,8 +24,10 @@ from ninerec_data.catalog import Entry
 from ninerec_data.errors import NineRecError
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, item_journal
-from ninerec_data.provenance import hold_downloaded
+from ninerec_data.provenance import hold_downloaded, is_provenance
+from ninerec_data.raw import held_files
 
+FILES = 4096  # open at once: sockets kept alive, blobs, archives
 PATIENCE = 7 * 86400.0  # seconds of pauses that a run waits out for one host in all
 
 __all__ = ["ItemsRun", "enter", "governors", "remembered"]
@@ -64,6 +67,8 @@ class ItemsRun:
         """Settle every item. Raises CheckFailed and MissingData for a mapping or backup that cannot be used."""
         with ExitStack() as stack:
             self.items = stack.enter_context(item_journal(self.home, many=True))
+            written = {entry.name for entry in self.entries if self._is_written(entry)}
+            changes = self.items.changes + len(self.entries)  # each is marked as open
             self.keep, self.variant = remembered(self.items, self.names, self.options)
             for entry in self.entries:
                 with self._alone(entry):
@@ -92,7 +97,7 @@ class ItemsRun:
                 self._mark(is_open=True)
                 self._settle(at_hand)
             finally:
-                self._account()
+                self._account(written if self.items.changes <= changes else set())
 
     def _settle(self, at_hand: AtHand) -> None:
         at_hand.take_releases(self.entries)
@@ -112,6 +117,10 @@ class ItemsRun:
 
     async def _ask(self, urls: list[str]) -> None:
         """Ask the origin, or the mirror; how each host wants to be treated is kept for the next run."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < FILES:
+            most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         options = self.options
         governed = governors(self.items, options)
         expected = {
@@ -156,9 +165,20 @@ class ItemsRun:
                 entry.name, is_open=is_open, keep=self.keep, variant=self.variant, read_from=read
             )
 
-    def _account(self) -> None:
+    def _is_written(self, entry: Entry) -> bool:
+        """Whether the provenance of a dataset says all that the journal holds."""
+        held = held_files(self.home, entry.name).get("covers")
+        ended = self.items.download(entry.name).get("open") == 0
+        if not ended or held is None or not is_provenance(held.path) or not held.path.exists():
+            return False
+        stat = held.path.stat()
+        return (stat.st_size, stat.st_mtime_ns) == (held.size, held.mtime_ns)
+
+    def _account(self, written: set[str]) -> None:
+        """Write the provenance, but of the datasets of which nothing changed."""
         for entry in self.entries:
-            hold_downloaded(self.home, entry, self.items)
+            if entry.name not in written:
+                hold_downloaded(self.home, entry, self.items)
             parts = self.report.counts.setdefault(entry.name, {})
             parts["covers"] = self.items.counts(entry.name)
             self.report.reasons[entry.name] = self.items.reasons(entry.name)
@@ -167,12 +187,12 @@ class ItemsRun:
 
     def _find_lost(self, blobs: Blobs) -> None:
         """Items whose blobs are not there any more are asked for again."""
-        lost = [
+        lost = {
             sha256
             for sha256, size, kept, resized, resized_size in self.items.blobs(self.names)
             if (kept and not blobs.whole(sha256, size))
             or (resized and not blobs.whole(resized, resized_size or 0))
-        ]
+        }
         if lost:
             self.tell.say(f"{len(lost):,} covers are gone from {blobs.folder}: asked for again")
             self.items.lost(lost)

@@ -17,6 +17,7 @@ from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import import_release
 from ninerec_data.raw import held_files
+from ninerec_data.terms import hash_of_terms
 
 __all__ = [
     "PARTS",
@@ -181,7 +182,7 @@ def _take(
             tell=lambda held, total: tell(bundle.name, held, total),
         )
     if bundle.assets != {"mapping"} or is_archive(bundle.target):
-        import_release(home, entry, bundle.target)
+        import_release(home, entry, bundle.target, hash_of_terms(entry.terms))
 
 
 def _by_hand(entry: Entry, asset: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from downloader.addresses import clean
+from downloader.addresses import clean, redacted
 from downloader.answers import Fault
 from ninerec_data.catalog import Entry
 from ninerec_data.errors import CheckFailed
@@ -92,7 +92,8 @@ def _rows(path: Path, entry: Entry) -> list[tuple[str, str]]:
 
 
 def _address(item_id: str, raw: str, *, untitled: bool) -> Address:
+    shown = redacted(raw)  # it goes into the provenance, which is passed on
     try:
-        return Address(item_id=item_id, raw=raw, url=clean(raw), untitled=untitled)
+        return Address(item_id=item_id, raw=shown, url=clean(raw), untitled=untitled)
     except Fault as fault:
-        return Address(item_id=item_id, raw=raw, reason=fault.reason, untitled=untitled)
+        return Address(item_id=item_id, raw=shown, reason=fault.reason, untitled=untitled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -48,12 +49,16 @@ class Blobs:
     def whole(self, sha256: str, size: int) -> bool:
         """Whether a blob is there in its full size."""
         try:
-            return os.stat(self.path(sha256)).st_size == size  # noqa: PTH116 - 150,000 times at a start
+            path = f"{self.folder}/{sha256[:2]}/{sha256}"  # 150,000 times at a start
+            return os.stat(path).st_size == size  # noqa: PTH116
         except FileNotFoundError:
             return False
 
     def read(self, sha256: str) -> bytes:
-        """The bytes, checked. Raises CheckFailed where they are not what their name says, or absent."""
+        """The bytes, checked. Raises CheckFailed where they are not what their name says, or absent.
+
+        What is damaged is removed, so that the next download finds it lost and fetches it again.
+        """
         path = self.path(sha256)
         try:
             data = path.read_bytes()
@@ -61,6 +66,8 @@ class Blobs:
             data = b""
         if hashlib.sha256(data).hexdigest() != sha256:
             said = "is damaged" if data else "is gone"
+            with suppress(OSError):  # a disk that is read only
+                path.unlink(missing_ok=True)
             raise CheckFailed(f"the blob {path} {said}; fetch it again: ninerec download DATASET")
         return data
 

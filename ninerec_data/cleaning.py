@@ -120,11 +120,12 @@ def remove(home: Home, name: str, what: Collection[str]) -> list[Part]:
 
 
 def _blobs(home: Home, name: str) -> dict[str, int]:
-    """Covers that were downloaded for this dataset alone, and their bytes."""
+    """Blobs that no other dataset needs, and their bytes: also what killed runs and other recipes left."""
     if not has_items(home):
         return {}
     with item_journal(home) as items:
-        return items.only_of(name)
+        needed = items.needed_without(name)
+    return {p.name: s.st_size for p, s in _files(home.raw / "blobs") if p.name not in needed}
 
 
 def _found(home: Home, name: str, what: Collection[str]) -> Iterator[tuple[str, Path]]:
@@ -144,6 +145,10 @@ def _found(home: Home, name: str, what: Collection[str]) -> Iterator[tuple[str, 
             files = [path for path, _ in _files(folder)]
             free = [p for p in files if not any(p.resolve().is_relative_to(u) for u in used)]
             yield from (("raw", path) for path in ([folder] if free == files else free))
+        mine = {release for dataset, release, _ in rows if dataset == name}
+        for release in sorted(mine - {release for dataset, release, _ in rows if dataset != name}):
+            archives = sorted((home.raw / "files" / release).glob("*"))  # that downloads left
+            yield from (("raw", p) for p in archives if p.is_file() and not p.name.startswith("."))
 
 
 def _journal(home: Home) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from ninerec_data.errors import CheckFailed
 if TYPE_CHECKING:
     from ninerec_data.cover_sources import Found
 
-__all__ = ["Joined", "join", "place_of"]
+__all__ = ["Joined", "join", "join_by_id", "place_of"]
 
 PICTURES = frozenset(
     ("", "jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "jp2")
@@ -60,6 +60,14 @@ def join(found: Sequence[Found], item_ids: Sequence[str], dataset: str) -> Joine
         by_item[place] = tuple(file for claim, file in files if claim == best)
         strangers += [file.name for claim, file in files if claim > best and not claim[0]]
     return Joined(by_item, sorted(strangers))
+
+
+def join_by_id(found: Sequence[Found], item_ids: Sequence[str]) -> Joined:
+    """Join files whose names are item ids, and nothing else, with the items; there may be none at all."""
+    files = {file.name: file for file in found}
+    by_item: list[tuple[Found, ...]]
+    by_item = [(files[item_id],) if item_id in files else () for item_id in item_ids]
+    return Joined(by_item, sorted(files.keys() - set(item_ids)))
 
 
 def _decoded(text: str) -> str:

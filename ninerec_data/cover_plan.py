@@ -16,7 +16,8 @@ from typing import Any
 
 import polars as pl
 
-from ninerec_data.cover_sources import join, open_source
+from ninerec_data.cover_names import join, join_by_id
+from ninerec_data.cover_sources import open_source
 from ninerec_data.covers import Claim, Stocked
 from ninerec_data.files import hash_of
 from ninerec_data.home import Home
@@ -74,13 +75,15 @@ def plan_covers(
     """
     source = open_source(path, patterns)
     try:
-        found = source.found()
-        joined = join(found, items["item_id"].to_list(), dataset)
+        found, ids = source.found(), items["item_id"].to_list()
         known = known_digests(home, path)
         stock: Mapping[str, Stocked] = {}
         if isinstance(source, DownloadedCovers):
+            joined = join_by_id(found, ids)
             known |= source.digests()
             stock = source.stock(recipe)
+        else:
+            joined = join(found, ids, dataset)
     finally:
         source.close()
     if joined.strangers:

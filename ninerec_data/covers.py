@@ -89,8 +89,12 @@ def _settle(job: Job, claim: Claim) -> Made:
     if not claim.files:
         return Made(claim.item, "missing", NO_FILE)
     known = set(claim.digests)
-    if len(known) == 1 and (stocked := job.stock.get(next(iter(known)) or "")):
-        return _from_stock(claim, stocked, claim.digests[0] or "", {})
+    if (
+        len(known) == 1
+        and (stocked := job.stock.get(next(iter(known)) or ""))
+        and (made := _from_stock(claim, stocked, claim.digests[0] or "", {}))
+    ):
+        return made
     read: dict[Found, str] = {}
     data: bytes | Pixels | None = None
     reason = None
@@ -104,25 +108,28 @@ def _settle(job: Job, claim: Claim) -> Made:
     if len(set(read.values())) > 1:
         names = f"{TWO_FILES}: {', '.join(file.name for file in claim.files)}"
         return Made(claim.item, "broken", names, source=source, digests=read)
-    if stocked := job.stock.get(source):
-        return _from_stock(claim, stocked, source, read)
+    if (stocked := job.stock.get(source)) and (made := _from_stock(claim, stocked, source, read)):
+        return made
     if data is None:
         return Made(claim.item, "broken", reason, source=source, digests=read)
-    made = make_picture(data, job.recipe)
-    cover = "ok" if made.jpeg else "broken"
-    return Made(
-        claim.item, cover, made.reason, made.jpeg, made.width, made.height, source, digests=read
-    )
+    picture = make_picture(data, job.recipe)
+    cover = "ok" if picture.jpeg else "broken"
+    size = (picture.width, picture.height)
+    return Made(claim.item, cover, picture.reason, picture.jpeg, *size, source, digests=read)
 
 
-def _from_stock(claim: Claim, stocked: Stocked, source: str, read: dict[Found, str]) -> Made:
+def _from_stock(claim: Claim, stocked: Stocked, source: str, read: dict[Found, str]) -> Made | None:
+    """None where the JPEG is gone or damaged: the published bytes are read then."""
     jpeg = None
     if stocked.path is not None:
-        with stocked.path.open("rb") as file:
-            file.seek(stocked.offset)
-            jpeg = file.read(stocked.size)
+        try:
+            with stocked.path.open("rb") as file:
+                file.seek(stocked.offset)
+                jpeg = file.read(stocked.size)
+        except FileNotFoundError:
+            return None
         if stocked.sha256 and hashlib.sha256(jpeg).hexdigest() != stocked.sha256:
-            return Made(claim.item, "broken", "damaged", source=source, digests=read)
+            return None
     cover = "ok" if jpeg else "broken"
     size = (stocked.width, stocked.height)
     return Made(claim.item, cover, stocked.reason, jpeg, *size, source, digests=read)

@@ -37,8 +37,10 @@ class Imported:
     left_in_archive: tuple[str, ...] = ()
 
 
-def import_release(home: Home, entry: Entry, path: Path) -> Imported:
-    """Find a dataset's files under `path` and hold them; returns what was found.
+def import_release(
+    home: Home, entry: Entry, path: Path, terms: str = "held by the user"
+) -> Imported:
+    """Find a dataset's files under `path` and hold them; returns what was found. terms: under which they are held.
 
     Raises MissingData where `path` or every file is absent, CheckFailed for what is not the file it
     claims to be (LFS pointer, web page, damaged archive) or stands there twice with different bytes.
@@ -73,7 +75,7 @@ def import_release(home: Home, entry: Entry, path: Path) -> Imported:
                 role: _put(home, entry, files[origin], roles, archive)
                 for role, origin in chosen.items()
             }
-            hold(home, entry.name, entry.release, found, chosen)
+            hold(home, entry.name, entry.release, found, chosen, terms)
         held = held_files(home, entry.name)
     missing = tuple(role for role in roles if role.required and role.name not in held)
     return Imported(found=found, missing=missing, left_in_archive=left)

@@ -21,7 +21,16 @@ from ninerec_data.home import Home
 from ninerec_data.outcomes import HELD, Outcome
 from ninerec_data.raw import journal
 
-__all__ = ["TABLES", "Address", "Answer", "ItemJournal", "Stored", "has_items", "item_journal"]
+__all__ = [
+    "ROW",
+    "TABLES",
+    "Address",
+    "Answer",
+    "ItemJournal",
+    "Stored",
+    "has_items",
+    "item_journal",
+]
 
 FROM_RELEASE = "release!"  # how the source of such a cover begins
 ONE_FOR_MANY = 5  # addresses of a host that give one picture: it is a placeholder
@@ -47,6 +56,35 @@ create table if not exists hosts (host text primary key, state text not null) wi
 create table if not exists downloads (
     dataset text primary key, open integer not null, keep text, variant text, read_from text) without rowid;
 """
+_OF_ITEM = ("item_id", "reason", "source", "raw_url", "variant", "sha256")
+_OF_URL = ("detail", "final_url", "status", "hops", "etag", "modified", "title", "attempts")
+_OF_BLOB = (
+    "size",
+    "kind",
+    "width",
+    "height",
+    "kept",
+    "resized",
+    "resized_size",
+    "recipe",
+    "codecs",
+)
+# Column of a provenance -> what it is in `items i`, `urls u`, `blobs b`.
+ROW = {
+    **{name: f"i.{name}" for name in _OF_ITEM},
+    **{name: f"u.{name}" for name in _OF_URL},
+    **{name: f"b.{name}" for name in _OF_BLOB},
+    "outcome": "coalesce(i.outcome, 'TRANSIENT')",
+    "confirmed": f"coalesce(i.outcome = 'GONE' and u.last_seen - u.gone_since >= {CONFIRMED_AFTER}, 0)",
+    "first_seen": "cast(u.first_seen * 1000 as integer)",
+    "last_seen": "cast(i.seen * 1000 as integer)",
+}
+CACHE = 16_000  # KiB: a journal of 150,000 items is ten times as large
+# What an item that holds no cover any more is set back to.
+_UNSETTLED = (
+    "outcome = case when url is not null then null when raw_url is null then 'UNMAPPED' else 'CONFIG' end,"
+    " reason = null, source = null, sha256 = null"
+)
 _NETWORKED = {
     "nfs",
     "nfs4",
@@ -129,6 +167,7 @@ def item_journal(home: Home, *, many: bool = False) -> Iterator[ItemJournal]:
         if _file_system(home.raw) not in _NETWORKED:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
+        connection.execute(f"pragma cache_size = -{CACHE}")
         connection.executescript(TABLES)
         try:
             yield ItemJournal(connection)
@@ -156,6 +195,11 @@ class ItemJournal:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+
+    @property
+    def changes(self) -> int:
+        """Rows written so far."""
+        return self._db.total_changes
 
     def enter(self, dataset: str, addresses: Iterable[Address], variant: str) -> Counter[str]:
         """Make the items of a dataset these; returns how many are new, changed (asked for anew) or left out.
@@ -190,7 +234,8 @@ class ItemJournal:
                 changed,
             )
             self._db.executemany(
-                f"delete from items where dataset = ? and item_id = ? and outcome not in {_sql(HELD)}",
+                "delete from items where dataset = ? and item_id = ?"
+                f" and (outcome is null or outcome not in {_sql(HELD)})",
                 [(dataset, item_id) for item_id in before],
             )
             self._db.execute(
@@ -205,7 +250,7 @@ class ItemJournal:
         """Items whose address was asked for before, for another item or dataset, share what came of it."""
         self._db.execute(
             "update items set (outcome, reason, sha256, source, seen) ="
-            " (select u.outcome, u.reason, u.sha256, u.host, u.last_seen from urls u"
+            " (select u.outcome, u.reason, iif(u.outcome = 'OK', u.sha256, null), u.host, u.last_seen from urls u"
             "  where u.url = items.url and u.variant = items.variant)"
             " where dataset = ? and outcome is null and url is not null",
             (dataset,),
@@ -225,18 +270,14 @@ class ItemJournal:
         `originals` are wanted, else made by another recipe than `recipe`.
         """
         again = _sql(retry) if retry else "('')"
-        form = (
-            "not b.kept"
-            if originals
-            else f"not b.kept and b.recipe is not '{recipe or ''}'"
-            if recipe
-            else "0"
-        )
+        form = _other_form(originals, recipe)
         return self._db.execute(
             "select i.url, count(*) from items i join urls u on u.url = i.url and u.variant = i.variant"
             " left join blobs b on b.sha256 = i.sha256"
             f" where i.dataset in {_sql(datasets)} and (i.outcome is null"
-            f" or (i.outcome in {again} and u.outcome is not 'OK') or (i.outcome = 'OK' and ({form})))"
+            f" or (i.outcome in {again} and u.outcome is not 'OK')"
+            f" or (i.outcome = 'OK' and i.source not like '{FROM_RELEASE}%' and ({form})"
+            f" and (u.outcome is null or u.outcome = 'OK' or u.outcome in {again})))"
             " group by i.url order by min(i.dataset), min(i.item_id)"
         ).fetchall()
 
@@ -261,7 +302,8 @@ class ItemJournal:
             self._db.execute(
                 "update items set outcome = :outcome, reason = :reason, sha256 = :sha256, source = :host,"
                 " seen = :now where url = :url and variant = :variant"
-                f" and (outcome is null or outcome not in {_sql(HELD)} or :outcome = 'OK')",
+                f" and (outcome is null or outcome not in {_sql(HELD)}"
+                f" or (:outcome = 'OK' and source not like '{FROM_RELEASE}%'))",
                 values,
             )
             if answer.sha256:
@@ -313,6 +355,14 @@ class ItemJournal:
         named = {item_id: f"{FROM_RELEASE}{name}" for item_id, name in files.items()}
         self._held(dataset, named, Outcome.OK, stored)
 
+    def let_go_of_release(self, dataset: str) -> None:
+        """Forget which covers are read in their place in the release, for its covers were imported anew."""
+        with self._db:
+            self._db.execute(
+                f"update items set {_UNSETTLED} where dataset = ? and outcome = 'OK' and sha256 is null",
+                (dataset,),
+            )
+
     def _held(
         self, dataset: str, rows: Mapping[str, str], outcome: Outcome, stored: Stored | None
     ) -> None:
@@ -355,12 +405,18 @@ class ItemJournal:
             (dataset,),
         ).fetchall()
 
-    def without_cover(self, dataset: str) -> dict[str, str]:
-        """Items that hold no cover: item id -> outcome, "" where it was never asked for."""
+    def without_cover(
+        self, dataset: str, *, originals: bool = False, recipe: str | None = None
+    ) -> dict[str, str]:
+        """Items that hold no cover, or one in a form that does not do, as `pending` has it.
+
+        Item id -> outcome, "" where it was never asked for.
+        """
         return dict(
             self._db.execute(
-                "select item_id, coalesce(outcome, '') from items where dataset = ?"
-                f" and (outcome is null or outcome not in {_sql(HELD)})",
+                "select i.item_id, coalesce(i.outcome, '') from items i left join blobs b on b.sha256 = i.sha256"
+                f" where i.dataset = ? and (i.outcome is null or i.outcome not in {_sql(HELD)}"
+                f" or ({_other_form(originals, recipe)}))",
                 (dataset,),
             )
         )
@@ -384,18 +440,14 @@ class ItemJournal:
             (dataset,),
         ).fetchall()
 
-    def rows(self, dataset: str) -> Iterator[dict[str, Any]]:
-        """Everything known of each item, one row each, in the order of their ids."""
-        cursor = self._db.execute(
-            "select i.item_id, i.outcome, i.reason, u.detail, i.source, i.raw_url, u.final_url, u.status, u.hops,"
-            " u.etag, u.modified, i.variant, i.sha256, b.size, b.kind, b.width, b.height, b.kept, b.resized,"
-            " b.resized_size, b.recipe, b.codecs, u.title, u.attempts, u.first_seen, i.seen, u.last_seen, u.gone_since"
-            " from items i left join urls u on u.url = i.url and u.variant = i.variant"
+    def rows(self, dataset: str) -> Iterator[tuple[Any, ...]]:
+        """Everything known of each item, in the order of their ids; the columns are those of `ROW`, times in ms."""
+        return self._db.execute(
+            f"select {', '.join(ROW.values())} from items i"
+            " left join urls u on u.url = i.url and u.variant = i.variant"
             " left join blobs b on b.sha256 = i.sha256 where i.dataset = ? order by i.item_id",
             (dataset,),
         )
-        names = [column[0] for column in cursor.description]
-        return (dict(zip(names, row, strict=True)) for row in cursor)
 
     def alive(self, host: str) -> str | None:
         """An address asked of this host that gave a picture before: the control item of its breaker."""
@@ -408,22 +460,20 @@ class ItemJournal:
     def blobs(
         self, datasets: Collection[str]
     ) -> Iterator[tuple[str, int, int, str | None, int | None]]:
-        """sha256, size, kept, resized, resized_size of every picture that items of these datasets hold."""
+        """sha256, size, kept, resized, resized_size of the picture of every item of these datasets that holds one."""
         return self._db.execute(
-            "select distinct b.sha256, b.size, b.kept, b.resized, b.resized_size from items i join blobs b"
+            "select b.sha256, b.size, b.kept, b.resized, b.resized_size from items i join blobs b"
             f" on b.sha256 = i.sha256 where i.dataset in {_sql(datasets)} and i.outcome in {_sql(HELD)}"
         )
 
-    def only_of(self, dataset: str) -> dict[str, int]:
-        """Blobs that no other dataset needs: name -> bytes."""
-        names = (
-            "select sha256, size from b where kept union"
-            " select resized, resized_size from b where resized is not null"
+    def needed_without(self, dataset: str) -> set[str]:
+        """Names of the blobs that the other datasets need."""
+        rows = self._db.execute(
+            "with b as (select b.* from blobs b join items i on i.sha256 = b.sha256 where i.dataset <> ?)"
+            " select sha256 from b where kept union select resized from b where resized is not null",
+            (dataset,),
         )
-        used = "select b.* from blobs b join items i on i.sha256 = b.sha256 where i.dataset {} ?"
-        rows = self._db.execute(f"with b as ({used.format('=')}) {names}", (dataset,)).fetchall()
-        others = self._db.execute(f"with b as ({used.format('<>')}) {names}", (dataset,)).fetchall()
-        return dict(set(rows) - set(others))
+        return {name for (name,) in rows}
 
     def forget(self, dataset: str) -> None:
         """Know nothing of a dataset any more, nor of addresses and pictures that only it had."""
@@ -441,11 +491,11 @@ class ItemJournal:
         """Forget pictures whose blobs are not there: their items are asked for again."""
         lost = [(sha256,) for sha256 in pictures]
         with self._db:
-            for table in ("items", "urls"):
-                self._db.executemany(
-                    f"update {table} set outcome = null, reason = null, sha256 = null where sha256 = ?",
-                    lost,
-                )
+            self._db.executemany(f"update items set {_UNSETTLED} where sha256 = ?", lost)
+            self._db.executemany(
+                "update urls set outcome = null, reason = null, sha256 = null where sha256 = ?",
+                lost,
+            )
             self._db.executemany("delete from blobs where sha256 = ?", lost)
 
     def hosts(self) -> dict[str, dict[str, Any]]:
@@ -482,6 +532,13 @@ class ItemJournal:
 
 def _fields(row: Answer | Stored) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _other_form(originals: bool, recipe: str | None) -> str:
+    """SQL: whether a picture is held in another form than the one wanted."""
+    if originals:
+        return "not b.kept"
+    return f"not b.kept and b.recipe is not '{recipe}'" if recipe else "0"
 
 
 def _sql(words: Iterable[str]) -> str:

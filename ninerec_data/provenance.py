@@ -6,8 +6,8 @@ source of covers (cover_sources.py) whose files are the blobs that the rows name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ from ninerec_data.catalog import Entry
 from ninerec_data.cover_sources import BadCover, Found, Source, open_source
 from ninerec_data.covers import Stocked
 from ninerec_data.errors import CheckFailed
-from ninerec_data.files import atomic_write, hash_of
+from ninerec_data.files import atomic_write, hash_of, lock, sweep
 from ninerec_data.home import Home
 from ninerec_data.item_journal import (
-    CONFIRMED_AFTER,
     FROM_RELEASE,
+    ROW,
     ItemJournal,
     has_items,
     item_journal,
 )
-from ninerec_data.outcomes import HELD, Outcome
+from ninerec_data.outcomes import HELD
 from ninerec_data.pictures import Pixels, Recipe, codec_versions
 from ninerec_data.raw import held_files, hold, rename_role
 from ninerec_data.terms import hash_of_terms
@@ -40,6 +40,7 @@ __all__ = [
     "codecs_hash",
     "finish_downloads",
     "hold_downloaded",
+    "imported_anew",
     "is_provenance",
     "release_covers",
 ]
@@ -50,6 +51,8 @@ PAGE_TITLES = "page_titles"  # the role of titles that only pages have
 RELEASE_COVERS = (
     "release_covers"  # the role that the release's own covers have beside downloaded ones
 )
+PAGE_TITLE = pa.schema([("item_id", pa.string()), ("title", pa.string())])
+ROWS = 10_000  # written at once
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("item_id", "outcome", "reason", "detail", "source")),
@@ -69,29 +72,40 @@ SCHEMA = pa.schema(
 def hold_downloaded(home: Home, entry: Entry, items: ItemJournal) -> Path:
     """Write the provenance of a dataset and hold it as its covers; the release's own stay held beside them."""
     own = release_covers(home, entry)
-    if held_files(home, entry.name).get(RELEASE_COVERS) is None and own:
+    anew = imported_anew(home, entry)
+    if anew:
         rename_role(home, entry.name, "covers", RELEASE_COVERS)
     path = home.raw / "files" / entry.release / entry.name / NAME
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row in items.rows(entry.name):
-        for name, value in _row(row).items():
-            columns[name].append(value)
     facts = {"dataset": entry.name, **({"beside": str(own)} if own else {})}
-    _write(pa.table(columns, SCHEMA).replace_schema_metadata(facts), path)
+    _write(path, SCHEMA.with_metadata(facts), list(ROW), items.rows(entry.name))
     found = {"covers": path}
     if titles := items.page_titles(entry.name):
         found[PAGE_TITLES] = path.with_name(TITLES)
-        table = pa.table(dict(zip(("item_id", "title"), zip(*titles, strict=True), strict=True)))
-        _write(table, found[PAGE_TITLES])
+        _write(found[PAGE_TITLES], PAGE_TITLE, PAGE_TITLE.names, iter(titles))
     terms = hash_of_terms(entry.terms)
-    hold(home, entry.name, entry.release, found, dict.fromkeys(found, "downloaded"), terms)
+    origins = dict.fromkeys(found, "downloaded")
+    hold(home, entry.name, entry.release, found, origins, terms, anew=anew)
     return path
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(
+    path: Path, schema: pa.Schema, names: list[str], rows: Iterator[tuple[Any, ...]]
+) -> None:
+    """Write rows whose columns have these names, some at a time: as Python objects they are large."""
+    sweep(path.parent, path.name)
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        while some := list(islice(rows, ROWS)):
+            columns = dict(zip(names, zip(*some, strict=True), strict=True))
+            made = [_array(columns[field.name], field.type) for field in schema]
+            writer.write_batch(pa.record_batch(made, schema=schema))
     atomic_write(path, buffer.getvalue().to_pybytes())
+
+
+def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_boolean(kind):  # SQLite's are integers
+        return pa.array(values, pa.int8()).cast(kind)
+    return pa.array(values, kind)
 
 
 def release_covers(home: Home, entry: Entry) -> Path | None:
@@ -102,18 +116,10 @@ def release_covers(home: Home, entry: Entry) -> Path | None:
     return held[RELEASE_COVERS].path if RELEASE_COVERS in held else None
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    since, last = row.pop("gone_since"), row.pop("last_seen")
-    gone = row["outcome"] == Outcome.GONE and since is not None
-    row["confirmed"] = bool(gone and last - since >= CONFIRMED_AFTER)
-    row["outcome"] = row["outcome"] or Outcome.TRANSIENT
-    row["kept"] = None if row["kept"] is None else bool(row["kept"])
-    row["first_seen"], row["last_seen"] = _time(row["first_seen"]), _time(row.pop("seen"))
-    return row
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def imported_anew(home: Home, entry: Entry) -> bool:
+    """Whether covers of the release were imported since the last download, or before the first."""
+    held = held_files(home, entry.name).get("covers")
+    return held is not None and not is_provenance(held.path)
 
 
 def finish_downloads(home: Home, entry: Entry) -> None:
@@ -122,7 +128,8 @@ def finish_downloads(home: Home, entry: Entry) -> None:
         return
     with item_journal(home) as items:
         if items.download(entry.name).get("open"):
-            hold_downloaded(home, entry, items)
+            with lock(home.raw / ".download.lock"):
+                hold_downloaded(home, entry, items)
 
 
 def is_provenance(path: Path) -> bool:
@@ -167,16 +174,17 @@ class DownloadedCovers:
         row = self._rows[name]
         if self._beside and not row["sha256"]:
             return self._beside.read(row["source"].removeprefix(FROM_RELEASE))
+        try:
+            data = self._blobs.read(row["sha256"] if row["kept"] else row["resized"])
+        except CheckFailed as error:
+            raise BadCover("damaged") from error
         if not row["kept"]:
             msg = (
                 f"the cover of item {name!r} was kept resized only, by another recipe; prepare it with "
                 "the options of the download, or fetch it anew: ninerec download DATASET --parts covers --keep original"
             )
             raise CheckFailed(msg)
-        try:
-            return self._blobs.read(row["sha256"])
-        except CheckFailed as error:
-            raise BadCover("damaged") from error
+        return data
 
     def digests(self) -> dict[tuple[str, int, int], str]:
         """(name, size, stamp) -> sha256 of the fetched bytes: nothing has to be read for it."""

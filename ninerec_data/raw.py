@@ -111,11 +111,13 @@ def hold(
     found: dict[str, Path],
     origins: dict[str, str],
     terms: str = "held by the user",
+    *,
+    anew: bool = True,
 ) -> None:
     """Record files for a dataset, all of them or none; a role held before is replaced.
 
-    Covers are read anew after they were imported, whatever their times say; those that are gone are no longer held
-    once the rest was imported without them.
+    anew: covers are read anew after they were imported, whatever their times say. Those that are gone are no longer
+    held once the rest was imported without them.
     """
     rows = []
     for role, path in found.items():
@@ -138,7 +140,7 @@ def hold(
         connection.executemany("insert or replace into files values (?,?,?,?,?,?,?,?,?)", rows)
         of_covers = "from files where dataset = ? and role = 'covers'"
         for (path,) in connection.execute(f"select path {of_covers}", (dataset,)).fetchall():
-            if "covers" in found or not Path(path).exists():
+            if (anew and "covers" in found) or not Path(path).exists():
                 connection.execute("delete from digests where source = ?", (path,))
             if not Path(path).exists():
                 connection.execute(f"delete {of_covers}", (dataset,))
@@ -193,10 +195,13 @@ def verified_files(home: Home, dataset: str) -> dict[str, RawFile]:
     """
     held = held_files(home, dataset)
     for file in held.values():
+        downloaded = file.origin == "downloaded"
         if not file.path.exists():
+            came = "downloaded" if downloaded else f"imported from {file.origin}"
+            again = "download {} --parts covers" if downloaded else "import {} PATH"
             msg = (
-                f"the {file.role} of {dataset} are gone: {file.path} (imported from {file.origin}); "
-                f"put the file back or run: ninerec import {dataset} PATH"
+                f"the {file.role} of {dataset} are gone: {file.path} ({came}); "
+                f"put the file back or run: ninerec {again.format(dataset)}"
             )
             raise MissingData(msg)
         if file.sha256 is None:
@@ -205,6 +210,9 @@ def verified_files(home: Home, dataset: str) -> dict[str, RawFile]:
         if (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime_ns):
             continue
         if sha256_file(file.path) != file.sha256:
+            if downloaded:
+                way = f"ninerec download {dataset} --parts covers"
+                raise CheckFailed(f"{file.path} was changed; write it anew: {way}")
             msg = (
                 f"{file.path} changed since it was imported as the {file.role} of {dataset}; "
                 f"if that is meant, run: ninerec import {dataset} {file.path.parent}"

@@ -66,9 +66,14 @@ def refused(response: Response, site: str, part: str = "") -> Fault | None:
         return Fault(Outcome.TRANSIENT, f"http_{status}", status=status)
     host, path, _ = place(response.url)
     strayed = not host_in(host, [site]) or path in ("", "/") or part not in path
-    if strayed or _LOGIN.search(host) or _LOGIN.search(path):
+    if strayed or leads_to_login(response.url):
         return Fault(Outcome.BLOCKED, "login", f"led to {redacted(response.url)}")
     return None
+
+
+def leads_to_login(url: str) -> bool:
+    """Whether an address is that of a page to log in on."""
+    return any(map(_LOGIN.search, place(url)[:2]))
 
 
 def walled(text: str, words: Iterable[str], *, blocks: bool = True) -> Fault | None:
