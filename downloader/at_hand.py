@@ -13,7 +13,7 @@ from downloader.adopt import Wanted, adopt
 from downloader.answers import Fault
 from downloader.arrived import Arrivals
 from downloader.backup import Backup, open_backup
-from downloader.options import Tell
+from downloader.options import Form, Tell
 from downloader.releases import bundles
 from downloader.web import Web
 from ninerec_data.archives import read_in_place
@@ -34,8 +34,11 @@ BATCH = 64  # pictures held in memory
 class AtHand:
     """Takes covers from where no origin has to be asked."""
 
-    def __init__(self, home: Home, items: ItemJournal, arrivals: Arrivals, tell: Tell) -> None:
-        self.home, self.items, self.arrivals, self.tell = home, items, arrivals, tell
+    def __init__(
+        self, home: Home, items: ItemJournal, arrivals: Arrivals, form: Form, tell: Tell
+    ) -> None:
+        self.home, self.items, self.arrivals = home, items, arrivals
+        self.form, self.tell = form, tell
         self.backups: list[tuple[Entry, Backup]] = []
 
     def open(self, entry: Entry, spec: str, *, only: bool, web: Web | None) -> Backup:
@@ -72,9 +75,7 @@ class AtHand:
 
     def _lacking(self, dataset: str) -> dict[str, str]:
         """Items without a cover in the form that is kept."""
-        originals = self.arrivals.keep != "resized"
-        recipe = None if originals else self.arrivals.recipe.hash
-        return self.items.without_cover(dataset, originals=originals, recipe=recipe)
+        return self.items.without_cover(dataset, **self.form.wanted)
 
     def _taken(self, data: bytes | Fault) -> Stored | None:
         try:

@@ -6,6 +6,7 @@ Every item ends in one outcome. Whatever ends the run, what it got stays and the
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from downloader.arrived import Arrivals, Notes
 from downloader.at_hand import AtHand
 from downloader.client import Client
 from downloader.covers import Covers
-from downloader.options import Options, Report, Tell, limits_of
+from downloader.options import Form, Options, Report, Tell, limits_of
 from downloader.politeness import Governors, HostState
 from downloader.universe import find_mappings, read_from, universe
 from downloader.web import Web
@@ -24,6 +25,7 @@ from ninerec_data.catalog import Entry
 from ninerec_data.errors import NineRecError
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, item_journal
+from ninerec_data.pictures import Recipe
 from ninerec_data.provenance import hold_downloaded, is_provenance
 from ninerec_data.raw import held_files
 
@@ -69,10 +71,10 @@ class ItemsRun:
             self.items = stack.enter_context(item_journal(self.home, many=True))
             written = {entry.name for entry in self.entries if self._is_written(entry)}
             changes = self.items.changes + len(self.entries)  # each is marked as open
-            self.keep, self.variant = remembered(self.items, self.names, self.options)
+            self.form = remembered(self.items, self.names, self.options)
             for entry in self.entries:
                 with self._alone(entry):
-                    enter(self.home, entry, self.items, self.options, self.variant, self.tell)
+                    enter(self.home, entry, self.items, self.options, self.form.variant, self.tell)
             blobs = Blobs(self.home)
             blobs.sweep()
             self._find_lost(blobs)
@@ -80,12 +82,12 @@ class ItemsRun:
             stack.callback(notes.close)
             self.arrivals = Arrivals(
                 blobs=blobs,
-                recipe=self.options.recipe,
-                keep=self.keep,
+                recipe=self.form.recipe,
+                keep=self.form.keep,
                 notes=notes,
                 placeholders=self.options.placeholders,
             )
-            at_hand = AtHand(self.home, self.items, self.arrivals, self.tell)
+            at_hand = AtHand(self.home, self.items, self.arrivals, self.form, self.tell)
             for entry in self.entries:
                 for spec in self.options.backup:
                     only = len(self.entries) == 1
@@ -103,13 +105,7 @@ class ItemsRun:
         at_hand.take_releases(self.entries)
         if self.options.backup_first:
             at_hand.take_backups()
-        originals = self.keep != "resized"
-        urls = self.items.pending(
-            self.names,
-            self.options.retry,
-            originals=originals,
-            recipe=None if originals else self.options.recipe.hash,
-        )
+        urls = self.items.pending(self.names, self.options.retry, **self.form.wanted)
         if urls and not self.options.offline:
             asyncio.run(self._ask([url for url, _ in urls]))
         if not self.options.backup_first:
@@ -141,7 +137,7 @@ class ItemsRun:
                 self.items,
                 client,
                 self.arrivals,
-                variant=self.variant,
+                variant=self.form.variant,
                 expected=expected,
                 told=self.tell.settled,
                 jobs=options.jobs,
@@ -157,13 +153,13 @@ class ItemsRun:
                 self.report.bytes += client.bytes
 
     def _mark(self, *, is_open: bool) -> None:
+        recipe = json.dumps(asdict(self.form.recipe))
+        kept = {"keep": self.form.keep, "variant": self.form.variant, "recipe": recipe}
         for entry in self.entries:
             read = read_from(
                 self.home, entry, find_mappings(self.home, entry, self.options.mapping)
             )
-            self.items.mark(
-                entry.name, is_open=is_open, keep=self.keep, variant=self.variant, read_from=read
-            )
+            self.items.mark(entry.name, is_open=is_open, read_from=read, **kept)
 
     def _is_written(self, entry: Entry) -> bool:
         """Whether the provenance of a dataset says all that the journal holds."""
@@ -215,13 +211,12 @@ def _key(host: str, options: Options) -> str:
     return f"{options.mirror} {host}" if options.mirror else host
 
 
-def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> tuple[str, str]:
-    """keep and variant: as asked for, else as these datasets were downloaded before."""
-    before = [known for name in names if (known := items.download(name))]
-    keep = options.keep or next((str(known["keep"]) for known in before), "original")
-    if options.cover_size:
-        return keep, "small" if options.cover_size == "small" else ""
-    return keep, next((str(known["variant"]) for known in before), "")
+def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> Form:
+    """The form asked for, else the one in which these datasets were downloaded before."""
+    before = next((known for name in names if (known := items.download(name))), {})
+    sizes = {"full": "", "small": "small", None: before.get("variant", "")}
+    recipe = options.recipe or Recipe(**json.loads(before.get("recipe") or "{}"))
+    return Form(options.keep or before.get("keep", "original"), recipe, sizes[options.cover_size])
 
 
 def enter(

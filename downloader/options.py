@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -20,21 +20,39 @@ from ninerec_data.pictures import Recipe
 if TYPE_CHECKING:
     from downloader.covers import Covers, Lane
 
-__all__ = ["Options", "Report", "Tell", "limits_of"]
+__all__ = ["Form", "Options", "Report", "Tell", "limits_of"]
 
 PAGE_SITES = ("bilibili.com", "kuaishou.com", "douyin.com", "iesdouyin.com")
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In which form covers are kept. keep: original | resized | both; variant: "" or "small"."""
+
+    keep: str
+    recipe: Recipe
+    variant: str
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What the journal is asked by: are originals wanted, or which recipe."""
+        originals = self.keep != "resized"
+        return {"originals": originals, "recipe": None if originals else self.recipe.hash}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to download; each field is an option of `ninerec download` (docs/download.md)."""
+    """How to download; each field is an option of `ninerec download` (docs/download.md).
+
+    Where keep, recipe or cover_size is None, it is as it was the last time.
+    """
 
     parts: tuple[str, ...] = ("interactions", "titles", "covers")
     mirror: str = ""
     backup: tuple[str, ...] = ()
     backup_first: bool = False
     keep: str | None = None
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe | None = None
     cover_size: str | None = None
     retry: tuple[Outcome, ...] = AGAIN
     rate: Mapping[str, float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 from downloader.addresses import host_of
 from downloader.answers import Ask, Fault
 from downloader.items import enter, governors, remembered
-from downloader.options import Options, Tell
+from downloader.options import Form, Options, Tell
 from downloader.politeness import STEPS, Governor, Governors
 from downloader.releases import asset_of, bundles, hands_for, missing_assets
 from downloader.resolvers import find
@@ -82,9 +82,9 @@ def plan(home: Home, entries: Sequence[Entry], options: Options) -> Plan:
         made.files = _files(home, entries, options)
     with _journal(home) as items:
         for entry in pictured if "covers" in options.parts else ():
-            keep, variant = remembered(items, [e.name for e in pictured], options)
-            enter(home, entry, items, options, variant, Tell())
-            made.covers[entry.name] = _covers(entry, items, options, keep, variant, asked)
+            form = remembered(items, [e.name for e in pictured], options)
+            enter(home, entry, items, options, form.variant, Tell())
+            made.covers[entry.name] = _covers(entry, items, options, form, asked)
         if not options.offline:
             made.hosts = _hosts(asked, governors(items, options))
     return made
@@ -148,16 +148,13 @@ def _covers(
     entry: Entry,
     items: ItemJournal,
     options: Options,
-    keep: str,
-    variant: str,
+    form: Form,
     asked: dict[str, int],
 ) -> dict[str, int]:
     """The counts of a dataset's items; the addresses to ask for are added to `asked`."""
-    originals = keep != "resized"
-    recipe = None if originals else options.recipe.hash
-    urls = items.pending([entry.name], options.retry, originals=originals, recipe=recipe)
+    urls = items.pending([entry.name], options.retry, **form.wanted)
     sizes = [size for _, size, *_ in islice(items.blobs([entry.name]), SAMPLE)]
-    usual = PICTURE if variant else PICTURES.get(entry.resolution, PICTURE)
+    usual = PICTURE if form.variant else PICTURES.get(entry.resolution, PICTURE)
     for url, _ in urls:
         asked.setdefault(url, sum(sizes) // len(sizes) if sizes else usual)
     counts = items.counts(entry.name)

@@ -94,6 +94,9 @@ def _rows(path: Path, entry: Entry) -> list[tuple[str, str]]:
 def _address(item_id: str, raw: str, *, untitled: bool) -> Address:
     shown = redacted(raw)  # it goes into the provenance, which is passed on
     try:
-        return Address(item_id=item_id, raw=shown, url=clean(raw), untitled=untitled)
+        url = clean(raw)
     except Fault as fault:
         return Address(item_id=item_id, raw=shown, reason=fault.reason, untitled=untitled)
+    if "@" in url.split("/", 3)[2]:  # no password is sent to a site, nor kept
+        return Address(item_id=item_id, raw=shown, reason="password", untitled=untitled)
+    return Address(item_id=item_id, raw=shown, url=url, untitled=untitled)

@@ -51,8 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--keep", choices=("original", "resized", "both"), help="what to keep (original)")
     help_ = "with --keep resized or both: as of `ninerec prepare`"
-    add("--fit", choices=("squash", "center_crop"), default="squash", help=help_)
-    add("--decode", choices=("scaled", "exact"), default="scaled", help=help_)
+    add("--fit", choices=("squash", "center_crop"), help=help_)
+    add("--decode", choices=("scaled", "exact"), help=help_)
     add("--cover-size", choices=("full", "small"), help="small: ask for less, where a host can")
     help_ = "covers.provenance.parquet of another machine: the sha256 to expect (repeatable)"
     add("--expect", type=Path, action="append", default=[], metavar="FILE", help=help_)
@@ -87,13 +87,14 @@ def options_of(args: argparse.Namespace, entries: Sequence[Entry]) -> Options:
         raise MissingData(f"--mapping {args.mapping} is no file; give a file of item_id,url")
     if args.expect and args.cover_size == "small":
         raise UsageError("--expect knows covers of full size; leave out --cover-size small")
+    made = {k: v for k, v in (("fit", args.fit), ("decode", args.decode)) if v}
     return Options(
         parts=args.parts,
         mirror=args.mirror,
         backup=tuple(args.backup),
         backup_first=args.backup_first,
         keep=args.keep,
-        recipe=Recipe(fit=args.fit, decode=args.decode),
+        recipe=Recipe(**made) if made else None,
         cover_size=args.cover_size,
         retry=tuple(Outcome[word.upper()] for word in args.retry),
         rate=dict(args.rate),

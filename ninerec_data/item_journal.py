@@ -54,7 +54,8 @@ create table if not exists blobs (
     kept integer not null default 0, resized text, resized_size integer, recipe text, codecs text) without rowid;
 create table if not exists hosts (host text primary key, state text not null) without rowid;
 create table if not exists downloads (
-    dataset text primary key, open integer not null, keep text, variant text, read_from text) without rowid;
+    dataset text primary key, open integer not null, keep text, variant text, recipe text,
+    read_from text) without rowid;
 """
 _OF_ITEM = ("item_id", "reason", "source", "raw_url", "variant", "sha256")
 _OF_URL = ("detail", "final_url", "status", "hops", "etag", "modified", "title", "attempts")
@@ -513,21 +514,30 @@ class ItemJournal:
             )
 
     def download(self, dataset: str) -> dict[str, Any]:
-        """How a dataset was last downloaded: open (not ended), keep, variant, read_from; empty if never."""
-        names = ("open", "keep", "variant", "read_from")
+        """How a dataset was last downloaded: open (not ended), keep, variant, recipe, read_from; empty if never."""
+        names = ("open", "keep", "variant", "recipe", "read_from")
         row = self._db.execute(
             f"select {', '.join(names)} from downloads where dataset = ?", (dataset,)
         ).fetchone()
         return dict(zip(names, row, strict=True)) if row else {}
 
-    def mark(self, dataset: str, *, is_open: bool, keep: str, variant: str, read_from: str) -> None:
+    def mark(
+        self,
+        dataset: str,
+        *,
+        is_open: bool,
+        keep: str,
+        variant: str,
+        recipe: str,
+        read_from: str,
+    ) -> None:
         """Note that a download began or ended. Until it has ended its provenance is not written.
 
         read_from: what its items followed from.
         """
-        row = (dataset, is_open, keep, variant, read_from)
+        row = (dataset, is_open, keep, variant, recipe, read_from)
         with self._db:
-            self._db.execute("insert or replace into downloads values (?, ?, ?, ?, ?)", row)
+            self._db.execute("insert or replace into downloads values (?, ?, ?, ?, ?, ?)", row)
 
 
 def _fields(row: Answer | Stored) -> dict[str, Any]:

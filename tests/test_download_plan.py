@@ -139,7 +139,7 @@ def test_items_without_an_address_are_unmapped(world: World) -> None:
     known = read_from(world.home, world.entries[0], [world.mapping])
     with item_journal(world.home, many=True) as items:
         items.enter(NAME, [Address(item_id="v8"), Address(item_id="v9")], "")
-        items.mark(NAME, is_open=False, keep="original", variant="", read_from=known)
+        items.mark(NAME, is_open=False, keep="original", variant="", recipe="{}", read_from=known)
     assert planned(world).covers[NAME] == {"held": 0, "to_ask": 0, "unmapped": 2, "settled": 0}
 
 
