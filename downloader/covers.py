@@ -34,7 +34,14 @@ DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
 # What arrived may have been hurt on its way: asked for once more, then believed.
 SECOND_LOOK = {"html", "json", "empty", "truncated", "damaged", "not_a_picture"}
 DOUBTFUL = {"forbidden", "empty_answer"}  # believed of a host that gave something else just now
-WITHOUT_TLS = {"tls", "certificate", "refused", "connect_timeout", "downgrade"}
+WITHOUT_TLS = {
+    "tls",
+    "certificate",
+    "refused",
+    "connect_timeout",
+    "downgrade",
+    "robots_unreachable",
+}
 PROOF = 60.0  # seconds that a picture proves a host to be well
 
 

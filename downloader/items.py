@@ -204,6 +204,7 @@ def governors(items: ItemJournal, options: Options) -> Governors:
         options.rate,
         options.concurrency,
         patience=PATIENCE,
+        told=lambda state: items.save_hosts({_key(state.host, options): asdict(state)}),
     )
 
 

@@ -141,6 +141,8 @@ class HostState:
 class Governor:
     """Who may ask one host, and when. Report each answer within its turn: `good`, `bad`, `throttled` or `block`.
 
+    told: called with what is to be kept whenever the host asks for a pause or refuses us.
+
     patience: seconds of pauses that this run waits out for this host in all, each counted whole. Set from outside:
     control, an address known to be alive, or None; delay, the seconds between requests that robots.txt asks for.
     """
@@ -152,6 +154,7 @@ class Governor:
         clock: Clock,
         state: HostState | None = None,
         patience: float | None = None,
+        told: Callable[[HostState], None] = lambda _: None,
     ) -> None:
         self.host, self.limits, self._clock = host, limits, clock
         self.patience = limits.longest_pause if patience is None else patience
@@ -174,6 +177,7 @@ class Governor:
         self._pause(min(known.paused_until - clock.now(), DAY))
         left = min(known.open_until - clock.now(), limits.longest_cool_down)
         self._open_end = clock.monotonic() + left
+        self._told = told
 
     def state(self) -> HostState:
         """What to keep, so that a later run goes on where this one is."""
@@ -251,6 +255,7 @@ class Governor:
             pause = backoff(self.host, self._strikes, base=THROTTLED)
             self._strikes += 1
         self._pause(min(pause, DAY))
+        self._told(self.state())
 
     def block(self, reason: str) -> None:
         """The host refuses us: ask nothing until a cool-down is over, then slowly. More meanwhile add nothing."""
@@ -264,6 +269,7 @@ class Governor:
         self._open_end = self._clock.monotonic() + min(cool_down, self.limits.longest_cool_down)
         self._rate, self._places = max(self._least, self._rate / 2), 1.0
         self._changed.set()
+        self._told(self.state())
 
     def fatal(self, reason: str) -> None:
         """The host cannot be had in this run, such as a name that does not exist."""
@@ -324,6 +330,7 @@ class Governors:
     rate: Mapping[str, float] = field(default_factory=dict)
     concurrency: Mapping[str, int] = field(default_factory=dict)
     patience: float | None = None
+    told: Callable[[HostState], None] = lambda _: None
     made: dict[str, Governor] = field(default_factory=dict, init=False)
 
     def of(self, host: str) -> Governor:
@@ -335,7 +342,7 @@ class Governors:
             if places := _fixed(self.concurrency, host):
                 limits = replace(limits, concurrency=places, most=places)
             kept = self.kept.get(host)
-            self.made[host] = Governor(host, limits, self.clock, kept, self.patience)
+            self.made[host] = Governor(host, limits, self.clock, kept, self.patience, self.told)
         return self.made[host]
 
     def states(self) -> list[HostState]:
