@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -35,10 +35,17 @@ class AtHand:
     """Takes covers from where no origin has to be asked."""
 
     def __init__(
-        self, home: Home, items: ItemJournal, arrivals: Arrivals, form: Form, tell: Tell
+        self,
+        home: Home,
+        items: ItemJournal,
+        arrivals: Arrivals,
+        form: Form,
+        tell: Tell,
+        expected: Mapping[str, Mapping[str, str]],
     ) -> None:
+        """expected: dataset -> item id -> sha256 that its picture must have."""
         self.home, self.items, self.arrivals = home, items, arrivals
-        self.form, self.tell = form, tell
+        self.form, self.tell, self.expected = form, tell, expected
         self.backups: list[tuple[Entry, Backup]] = []
 
     def open(self, entry: Entry, spec: str, *, only: bool, web: Web | None) -> Backup:
@@ -60,10 +67,11 @@ class AtHand:
         with ThreadPoolExecutor() as threads:
             for entry, backup in self.backups:
                 lacking = self._lacking(entry.name)
+                known = self.expected.get(entry.name, {})
                 found = backup.read_all([i for i in lacking if backup.lookup(i) is not None])
                 refused = 0
                 while batch := list(islice(found, BATCH)):
-                    taken = threads.map(lambda row: self._taken(row[1]), batch)
+                    taken = threads.map(self._taken, batch, (known.get(row[0]) for row in batch))
                     for (item_id, _, where), stored in zip(batch, taken, strict=True):
                         refused += stored is None
                         if stored:
@@ -77,9 +85,10 @@ class AtHand:
         """Items without a cover in the form that is kept."""
         return self.items.without_cover(dataset, **self.form.wanted)
 
-    def _taken(self, data: bytes | Fault) -> Stored | None:
+    def _taken(self, row: tuple[str, bytes | Fault, str], expected: str | None) -> Stored | None:
+        _, data, _ = row
         try:
-            return None if isinstance(data, Fault) else self.arrivals.take(data)
+            return None if isinstance(data, Fault) else self.arrivals.take(data, expected)
         except Fault:
             return None
 

@@ -87,7 +87,9 @@ class ItemsRun:
                 notes=notes,
                 placeholders=self.options.placeholders,
             )
-            at_hand = AtHand(self.home, self.items, self.arrivals, self.form, self.tell)
+            at_hand = AtHand(
+                self.home, self.items, self.arrivals, self.form, self.tell, self.options.expected
+            )
             for entry in self.entries:
                 for spec in self.options.backup:
                     only = len(self.entries) == 1

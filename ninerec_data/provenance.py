@@ -52,7 +52,7 @@ RELEASE_COVERS = (
     "release_covers"  # the role that the release's own covers have beside downloaded ones
 )
 PAGE_TITLE = pa.schema([("item_id", pa.string()), ("title", pa.string())])
-ROWS = 10_000  # written at once
+ROWS = 2_000  # written at once
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("item_id", "outcome", "reason", "detail", "source")),
