@@ -27,6 +27,7 @@ _BLANK = re.compile(r"[\0- ]")
 _PLAIN = re.compile(
     r"https?://[a-z0-9-]+(\.[a-z0-9-]+)+/[A-Za-z0-9._~!$'()*+,;=:@/?&-]*"
 )  # nothing to mend
+_CLIMBS = re.compile(r"(?i)/(\.|%2e){1,2}(?=[/?#]|$)")  # leads out of a mirror's base
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -65,9 +66,13 @@ def host_of(url: str) -> str:
 
 def redacted(url: str) -> str:
     """An address as it may be shown or kept: without user, password, and the query where it is signed."""
-    text = re.sub(r"(?<=//)[^/@?#]*@", "", url[:2000])
+    text = _without_user(url[:2000])
     start, mark, query = text.partition("?")
     return f"{start}?..." if mark and _SECRET.search(query) else text
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"(?<=//)[^/@?#]*@", "", url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +90,17 @@ class Mirror:
 
     def covers(self, url: str) -> bool:
         """Whether an address lies under BASE."""
-        return bool(self.base) and url.startswith(self.base.rstrip("/") + "/")
+        return bool(self.base) and _without_user(url).startswith(self._start)
 
     def origin_of(self, url: str, scheme: str = "https") -> str:
         """What an address under BASE stands for; any other is its own."""
         if not self.covers(url):
             return url
-        return f"{scheme}://{url[len(self.base.rstrip('/')) + 1 :]}"
+        return f"{scheme}://{_without_user(url)[len(self._start) :]}"
+
+    @property
+    def _start(self) -> str:
+        return _without_user(self.base).rstrip("/") + "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,8 @@ class Guard:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):
             raise Fault(Outcome.REJECTED, "scheme", f"led to {redacted(url)}")
+        if self.mirror.base and _CLIMBS.search(url):
+            raise Fault(Outcome.REJECTED, "path", f"led to {redacted(url)}")
         if self.mirror.covers(url) or self._named(url):
             return
         if URL(url, encoded=True).port not in PORTS:

@@ -96,10 +96,11 @@ class AtHand:
         """Read in place what can be, else take it out of the published tar, which is passed over once."""
         wanted: dict[Path, list[Wanted]] = {}
         for entry in entries:
-            if imported_anew(self.home, entry):
+            own = release_covers(self.home, entry)
+            if imported_anew(self.home, entry) or (own and not own.exists()):
                 self.items.let_go_of_release(entry.name)
             lacking = self._lacking(entry.name)
-            if lacking and (own := release_covers(self.home, entry)):
+            if lacking and own and own.exists():
                 self._in_place(entry, own, lacking)
                 lacking = self._lacking(entry.name)
             for bundle in bundles(self.home, entry):

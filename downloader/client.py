@@ -26,7 +26,7 @@ from downloader.answers import Fault, Outcome, Response, refused
 from downloader.politeness import Clock, Governors, backoff, retry_after
 from downloader.robots import Robots, opted_out
 
-__all__ = ["Client", "Deadlines"]
+__all__ = ["Client", "Deadlines", "proxy_of"]
 
 WELL = (404, 410)  # what a host in health answers too
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -138,7 +138,7 @@ class Client:
                 if response.status < 500 and response.status != 429:
                     return response
             except Fault as fault:
-                if not fault.asked:
+                if not fault.asked or fault.outcome is not Outcome.TRANSIENT:
                     raise
             await self.clock.sleep(backoff(url, attempt))
         return await self._followed(url, {}, robots_txt=True)
@@ -216,7 +216,11 @@ class Client:
         named = self._proxies and (self._proxies.get(url.scheme) or self._proxies.get("all"))
         if not named or proxy_bypass(url.host or ""):
             return {}
-        return {"proxy": URL(named if "://" in named else f"http://{named}")}
+        proxy = proxy_of(named)
+        if proxy is None or proxy.scheme not in ("http", "https"):
+            said = f"{redacted(named)} of the environment is no http proxy, and no other kind is spoken"
+            raise Fault(Outcome.CONFIG, "proxy", said)
+        return {"proxy": proxy}
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, decoded. Refused where it is too large or comes too slowly."""
@@ -254,6 +258,14 @@ class Client:
                         Outcome.TRANSIENT, "too_slow", f"{since / passed:.0f} bytes a second"
                     )
                 began, since = self.clock.monotonic(), 0
+
+
+def proxy_of(named: str) -> URL | None:
+    """A proxy as the environment names it, often without a scheme; None for what is no address."""
+    try:
+        return URL(named if "://" in named else f"http://{named}")
+    except ValueError:
+        return None
 
 
 def _refuse_status(response: Response, now: float) -> None:
@@ -308,7 +320,7 @@ def _named() -> Any:
         raise Fault(Outcome.TRANSIENT, "refused", f"{error.host}:{error.port}") from error
     except aiohttp.ClientPayloadError as error:
         raise Fault(Outcome.TRANSIENT, "cut_short") from error
-    except aiohttp.InvalidURL as error:
+    except (aiohttp.InvalidURL, UnicodeError) as error:  # such as a part of a name over 63 letters
         raise Fault(Outcome.REJECTED, "address", _said(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Fault(Outcome.TRANSIENT, "reset", _said(error)) from error

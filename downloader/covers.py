@@ -19,7 +19,7 @@ from downloader.arrived import Arrivals
 from downloader.client import Client
 from downloader.placeholders import is_placeholder
 from downloader.politeness import Governor, backoff
-from downloader.resolvers import find
+from downloader.resolvers import find, read
 from downloader.resolvers.pages import leads_to_login
 from ninerec_data.item_journal import Answer, ItemJournal, Stored
 
@@ -32,8 +32,9 @@ PAGES = 3  # asked for one address at most
 DOWN_AFTER = (20, 30.0)  # faults of the way in a row, and seconds without another answer
 DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
 # What arrived may have been hurt on its way: asked for once more, then believed.
-SECOND_LOOK = {"html", "json", "empty", "truncated", "damaged", "not_a_picture"}
-DOUBTFUL = {"forbidden", "empty_answer"}  # believed of a host that gave something else just now
+SECOND_LOOK = {"empty", "truncated", "damaged", "not_a_picture"}
+# What a host in trouble, or a portal before it, says too: believed once it gave a picture after saying so.
+DOUBTFUL = {"forbidden", "empty_answer", "null_photo", "html", "json"}
 WITHOUT_TLS = {
     "tls",
     "certificate",
@@ -42,16 +43,15 @@ WITHOUT_TLS = {
     "downgrade",
     "robots_unreachable",
 }
-PROOF = 60.0  # seconds that a picture proves a host to be well
 
 
 @dataclass(slots=True)
 class Task:
-    """One address that waits. attempt: times it was asked."""
+    """One address that waits. attempt: times it was asked; doubted_at: when its answer was first doubted."""
 
     url: str
     attempt: int = 0
-    doubted: bool = False
+    doubted_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Lane:
     in_a_row: int = 0  # faults of the way
     doubts: int = 0  # doubtful answers in a row
     left: int = 0  # addresses in a row whose picture's host is not asked
-    well_at: float = float("-inf")  # when it last gave a picture
+    well_at: float = float("-inf")  # when that was asked for which last gave a picture
     closed: Fault | None = None  # why the rest is not asked
 
 
@@ -149,10 +149,12 @@ class Covers:
         """Ask for one address, then write its outcome or let it wait again."""
         stored: Stored | None = None
         task.attempt += 1
+        asked_at = self._clock.monotonic()
         try:
             answer, stored = await self._fetch(task.url)
             answer = replace(answer, lane=lane.host)
-            lane.heard_at = lane.well_at = self._clock.monotonic()
+            lane.heard_at = self._clock.monotonic()
+            lane.well_at = max(lane.well_at, asked_at)
             lane.in_a_row = lane.doubts = lane.left = 0
         except Fault as fault:
             if not fault.asked:
@@ -160,7 +162,7 @@ class Covers:
                 return
             if self._again(lane, task, fault):
                 return
-            answer = _answer(await self._judged(lane, fault), lane.host)
+            answer = _answer(await self._judged(lane, task, fault), lane.host)
         self.items.answered(task.url, self.variant, answer, stored)
         self._done(lane, answer.outcome)
 
@@ -183,8 +185,8 @@ class Covers:
             lane.closed = Fault(Outcome.BLOCKED, "http_429", said, status=429)
             return False
         hurt = fault.outcome is Outcome.REJECTED and fault.reason in SECOND_LOOK
-        if fault.reason in DOUBTFUL and not task.doubted:
-            task.doubted = True
+        if fault.reason in DOUBTFUL and task.doubted_at is None:
+            task.doubted_at = now
             lane.queue.put_nowait(task)  # behind all that wait: by then the host has shown itself
             return True
         most = THROTTLED if fault.status == 429 else ATTEMPTS if way else 2 if hurt else 0
@@ -194,11 +196,11 @@ class Covers:
             return True
         return False
 
-    async def _judged(self, lane: Lane, fault: Fault) -> Fault:
+    async def _judged(self, lane: Lane, task: Task, fault: Fault) -> Fault:
         """What a fault means once it is known how its host is."""
-        if fault.reason not in DOUBTFUL:
+        if fault.reason not in DOUBTFUL or task.doubted_at is None:
             return fault
-        if await self._is_well(lane):
+        if lane.well_at > task.doubted_at or await self._is_well(lane):
             lane.doubts = 0
             if fault.reason == "forbidden":
                 return Fault(Outcome.REJECTED, "forbidden", fault.detail, status=fault.status)
@@ -210,17 +212,15 @@ class Covers:
         return Fault(Outcome.BLOCKED, fault.reason, said.strip("; "), status=fault.status)
 
     async def _is_well(self, lane: Lane) -> bool:
-        """Whether the host gave a picture just now, or gives one again that it gave before: its control item."""
-        if self._clock.monotonic() - lane.well_at < PROOF:
-            return True
-        control = self.items.alive(lane.host)
+        """Whether the host gives a picture again that it gave before: its control item."""
+        asked_at, control = self._clock.monotonic(), self.items.alive(lane.host)
         if control is None:
             return False
         try:
             await self._fetch(control)
         except Fault:
             return False
-        lane.well_at = self._clock.monotonic()
+        lane.well_at = max(lane.well_at, asked_at)
         return True
 
     def _leave(self, lane: Lane, task: Task, fault: Fault) -> None:
@@ -299,7 +299,7 @@ class Covers:
             if not isinstance(step, Ask):
                 break
             asked = step.url
-            step = resolver.read(url, await self.client.get(step.url, step.headers))
+            step = read(resolver, url, await self.client.get(step.url, step.headers))
         if isinstance(step, Fault):
             if step.blocks:
                 self.client.governors.of(host_of(asked)).block(step.reason)
@@ -312,7 +312,7 @@ class Covers:
         """The first of a cover's addresses that answers; where https failed, only http is asked from then on."""
         urls = [
             u for u in found.urls if not (u[:6] == "https:" and host_of(u) in self._without_tls)
-        ]
+        ] or found.urls[-1:]
         for url in urls[:-1]:
             try:
                 return await self.client.get(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
+from downloader.addresses import redacted
 from downloader.arrived import Arrivals, Notes
 from downloader.at_hand import AtHand
 from downloader.client import Client
@@ -22,9 +24,10 @@ from downloader.universe import find_mappings, read_from, universe
 from downloader.web import Web
 from ninerec_data.blobs import Blobs
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import NineRecError
+from ninerec_data.errors import CheckFailed, NineRecError, UsageError
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, item_journal
+from ninerec_data.outcomes import HELD
 from ninerec_data.pictures import Recipe
 from ninerec_data.provenance import hold_downloaded, is_provenance
 from ninerec_data.raw import held_files
@@ -52,6 +55,7 @@ class ItemsRun:
         self.tell, self.report, self.web = tell, report, web
         self.names = [entry.name for entry in entries]
         self.left_out: list[Entry] = []
+        self.read_from: dict[str, str] = {}
 
     @contextmanager
     def _alone(self, entry: Entry) -> Iterator[None]:
@@ -74,7 +78,9 @@ class ItemsRun:
             self.form = remembered(self.items, self.names, self.options)
             for entry in self.entries:
                 with self._alone(entry):
-                    enter(self.home, entry, self.items, self.options, self.form.variant, self.tell)
+                    self.read_from[entry.name] = enter(
+                        self.home, entry, self.items, self.options, self.form.variant, self.tell
+                    )
             blobs = Blobs(self.home)
             blobs.sweep()
             self._find_lost(blobs)
@@ -158,9 +164,7 @@ class ItemsRun:
         recipe = json.dumps(asdict(self.form.recipe))
         kept = {"keep": self.form.keep, "variant": self.form.variant, "recipe": recipe}
         for entry in self.entries:
-            read = read_from(
-                self.home, entry, find_mappings(self.home, entry, self.options.mapping)
-            )
+            read = self.read_from[entry.name]
             self.items.mark(entry.name, is_open=is_open, read_from=read, **kept)
 
     def _is_written(self, entry: Entry) -> bool:
@@ -175,22 +179,30 @@ class ItemsRun:
     def _account(self, written: set[str]) -> None:
         """Write the provenance, but of the datasets of which nothing changed."""
         for entry in self.entries:
-            if entry.name not in written:
+            counts = self.items.counts(entry.name)
+            if counts and entry.name not in written:
                 hold_downloaded(self.home, entry, self.items)
-            parts = self.report.counts.setdefault(entry.name, {})
-            parts["covers"] = self.items.counts(entry.name)
+            self.report.counts.setdefault(entry.name, {})["covers"] = counts
             self.report.reasons[entry.name] = self.items.reasons(entry.name)
         self._mark(is_open=False)
         self.tell.end()
 
     def _find_lost(self, blobs: Blobs) -> None:
         """Items whose blobs are not there any more are asked for again."""
+        held = list(self.items.blobs(self.names))
         lost = {
             sha256
-            for sha256, size, kept, resized, resized_size in self.items.blobs(self.names)
-            if (kept and not blobs.whole(sha256, size))
-            or (resized and not blobs.whole(resized, resized_size or 0))
+            for sha256, size, kept, resized, resized_size in held
+            if not (
+                blobs.whole(sha256, size) if kept else blobs.whole(resized or "", resized_size or 0)
+            )
         }
+        if len(held) == len(lost) > 1 and os.path.lexists(blobs.folder):
+            msg = (
+                f"none of the {len(lost):,} covers is left in {blobs.folder}: is its disk mounted? "
+                "To have all of them asked for again, remove that folder and run this again"
+            )
+            raise CheckFailed(msg)
         if lost:
             self.tell.say(f"{len(lost):,} covers are gone from {blobs.folder}: asked for again")
             self.items.lost(lost)
@@ -211,7 +223,7 @@ def governors(items: ItemJournal, options: Options) -> Governors:
 
 
 def _key(host: str, options: Options) -> str:
-    return f"{options.mirror} {host}" if options.mirror else host
+    return f"{redacted(options.mirror)} {host}" if options.mirror else host
 
 
 def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> Form:
@@ -224,16 +236,21 @@ def remembered(items: ItemJournal, names: Sequence[str], options: Options) -> Fo
 
 def enter(
     home: Home, entry: Entry, items: ItemJournal, options: Options, variant: str, tell: Tell
-) -> None:
-    """Bring the items of a dataset into the journal, unless what they follow from is as it was."""
+) -> str:
+    """Bring the items of a dataset into the journal, unless what they follow from is as it was; return that."""
     mappings = find_mappings(home, entry, options.mapping)
-    known = items.download(entry.name)
-    if (known.get("read_from"), known.get("variant")) == (
-        read_from(home, entry, mappings),
-        variant,
-    ):
-        return
+    known, read = items.download(entry.name), read_from(home, entry, mappings)
+    if (known.get("read_from"), known.get("variant")) == (read, variant):
+        return read
+    if known and known["variant"] != variant and set(items.counts(entry.name)) & set(HELD):
+        held = known["variant"] or "full"
+        msg = (
+            f"covers of {entry.name} are held that were fetched with --cover-size {held}; download it so, and alone, "
+            f"or remove them first: ninerec clean {entry.name} --raw"
+        )
+        raise UsageError(msg)
     changes = items.enter(entry.name, universe(home, entry, mappings), variant)
     said = ", ".join(f"{n:,} {what}" for what, n in changes.items() if n)
     if known and said:
         tell.say(f"{entry.name}: the items are others than before: {said}")
+    return read

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from downloader.addresses import Guard, Mirror
 from downloader.answers import Outcome
-from downloader.client import Deadlines
+from downloader.client import Deadlines, proxy_of
 from downloader.politeness import IMAGES, OPEN, PAGES, Clock, Limits
 from ninerec_data.outcomes import AGAIN, HELD
 from ninerec_data.pictures import Recipe
@@ -73,7 +72,8 @@ class Options:
     @property
     def guard(self) -> Guard:
         """Where requests may go; the proxies of the environment are meant by the user."""
-        proxies = {urlsplit(url).hostname or "" for url in getproxies().values()}
+        named = (proxy_of(url) for kind, url in getproxies().items() if kind != "no")
+        proxies = {f"{proxy.raw_host}:{proxy.port}" for proxy in named if proxy}
         return Guard(Mirror(self.mirror), (*self.allow_host, *proxies))
 
 

@@ -20,7 +20,7 @@ from downloader.universe import find_mappings
 from ninerec_data.catalog import Entry
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
-from ninerec_data.item_journal import TABLES, ItemJournal
+from ninerec_data.item_journal import TABLES, ItemJournal, has_items, item_journal
 from ninerec_data.outcomes import HELD, Outcome
 from ninerec_data.raw import journal
 
@@ -105,7 +105,9 @@ def hands(home: Home, entry: Entry, options: Options) -> list[str]:
 
 def waiting(home: Home, options: Options) -> dict[str, str]:
     """The hosts that will not be asked yet, and until when."""
-    with _journal(home) as items:
+    if not has_items(home):
+        return {}
+    with item_journal(home) as items:
         known = governors(items, options)
         return {host: why for host in known.kept if (why := known.of(host).why)}
 

@@ -27,7 +27,7 @@ class Robots:
     """The robots.txt of each origin, asked for once in a run."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, Protego | str] = {}  # a text: why it could not be had
+        self._rules: dict[str, Protego | Fault] = {}  # a fault: why it could not be had
         self._delays: dict[str, float] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -36,7 +36,7 @@ class Robots:
 
         get: fetches robots.txt, and takes a turn of the host for it: never call this within one.
         Raises Fault OPTED_OUT `robots`; TRANSIENT `robots_unreachable` where the origin fails (5xx, 429, on the way);
-        and what `get` raises of a host that is blocked or cannot be asked, which is not remembered.
+        CONFIG where nothing of it can be asked; and what `get` raises of a blocked host, which is not remembered.
         """
         origin, host = str(URL(url, encoded=True).origin()).lower(), host_of(url)
         async with self._locks[origin]:
@@ -46,8 +46,8 @@ class Robots:
                     asked = min(rules.crawl_delay(TOKEN) or 0.0, LONGEST_DELAY)
                     self._delays[host] = max(asked, self.delay(host))
         rules = self._rules[origin]
-        if isinstance(rules, str):
-            raise Fault(Outcome.TRANSIENT, "robots_unreachable", rules, asked=False)
+        if isinstance(rules, Fault):
+            raise Fault(rules.outcome, rules.reason, rules.detail, asked=False)
         if not rules.can_fetch(url, TOKEN):
             raise Fault(Outcome.OPTED_OUT, "robots", f"{origin}/robots.txt bars {redacted(url)}")
 
@@ -56,18 +56,20 @@ class Robots:
         return self._delays.get(host, 0.0)
 
 
-async def _ask(url: str, get: Callable[[str], Awaitable[Response]]) -> Protego | str:
-    """Its rules; none where there is no robots.txt to read; a text where that cannot be known."""
+async def _ask(url: str, get: Callable[[str], Awaitable[Response]]) -> Protego | Fault:
+    """Its rules; none where there is no robots.txt to read; a fault where that cannot be known."""
     try:
         response = await get(url)
     except Fault as fault:
         if fault.outcome is Outcome.TRANSIENT:
-            return f"{url}: {fault}"
+            return Fault(Outcome.TRANSIENT, "robots_unreachable", f"{url}: {fault}")
+        if fault.outcome is Outcome.CONFIG:
+            return fault
         if fault.outcome in (Outcome.GONE, Outcome.REJECTED):
             return Protego()
         raise
     if response.status == 429 or response.status >= 500:
-        return f"{url}: status {response.status}"
+        return Fault(Outcome.TRANSIENT, "robots_unreachable", f"{url}: status {response.status}")
     return _rules(response) if response.status // 100 == 2 else Protego()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ninerec_data.home import Home
-from ninerec_data.outcomes import HELD, Outcome
+from ninerec_data.outcomes import AGAIN, HELD, Outcome
 from ninerec_data.raw import journal
 
 __all__ = [
@@ -43,7 +43,7 @@ create table if not exists urls (
     attempts integer not null default 0,
     first_seen real, last_seen real, gone_since real,
     primary key (url, variant)) without rowid;
-create index if not exists urls_of_picture on urls (sha256) where sha256 is not null;
+create index if not exists urls_of_picture on urls (sha256, host, outcome) where sha256 is not null;
 create table if not exists items (
     dataset text not null, item_id text not null, raw_url text, url text, variant text not null default '',
     untitled integer not null default 0, outcome text, reason text, source text, sha256 text, seen real,
@@ -312,33 +312,41 @@ class ItemJournal:
 
     def _refuse_one_for_many(self, sha256: str, host: str) -> None:
         """One picture for many addresses of a host is no cover of any of them."""
-        same = "sha256 = ? and host = ? and outcome in ('OK', 'REJECTED')"
-        of = f"select count(distinct url) from urls where {same}"
-        (n,) = self._db.execute(of, (sha256, host)).fetchone()
-        if n < ONE_FOR_MANY:
+        same = "select distinct url from urls where sha256 = ? and host = ? and outcome"
+        some = self._db.execute(
+            f"{same} in ('OK', 'REJECTED') limit {ONE_FOR_MANY}", (sha256, host)
+        )
+        if len(some.fetchall()) < ONE_FOR_MANY:
             return
-        why = f"outcome = 'REJECTED', reason = 'one_for_many', detail = 'the same picture at {n} addresses'"
-        self._db.execute(f"update urls set {why} where {same}", (sha256, host))
-        self._db.execute(
+        why = f"reason = 'one_for_many', detail = 'the same picture at {ONE_FOR_MANY} addresses or more'"
+        taken = self._db.execute(
+            f"{same} = 'OK'", (sha256, host)
+        ).fetchall()  # the others are refused
+        self._db.executemany(
             "update items set outcome = 'REJECTED', reason = 'one_for_many', sha256 = null"
-            " where outcome = 'OK' and sha256 = ? and url in (select url from urls where sha256 = ? and host = ?)",
-            (sha256, sha256, host),
+            " where outcome = 'OK' and sha256 = ? and url = ?",
+            [(sha256, url) for (url,) in taken],
+        )
+        self._db.execute(
+            f"update urls set outcome = 'REJECTED', {why} where sha256 = ? and host = ? and outcome = 'OK'",
+            (sha256, host),
         )
 
     def not_asked(
         self, urls: Iterable[str], variant: str, outcome: Outcome, reason: str, detail: str
     ) -> None:
-        """Note why addresses were left for a later run."""
+        """Note why addresses were left for a later run; what was said of them before stays."""
         rows = [(outcome, reason, detail, url, variant) for url in urls]
+        unsettled = f"(outcome is null or outcome in {_sql(AGAIN)})"
         with self._db:
             self._db.executemany(
                 "update urls set outcome = ?, reason = ?, detail = ? where url = ? and variant = ?"
-                " and outcome is not 'OK'",
+                f" and {unsettled}",
                 rows,
             )
             self._db.executemany(
                 "update items set outcome = ?, reason = ? where ? is not null and url = ? and variant = ?"
-                f" and (outcome is null or outcome not in {_sql(HELD)})",
+                f" and {unsettled}",
                 rows,
             )
 
@@ -541,7 +549,12 @@ class ItemJournal:
 
 
 def _fields(row: Answer | Stored) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
+    return {name: _text(getattr(row, name)) for name in row.__slots__}
+
+
+def _text(value: Any) -> Any:
+    """What SQLite takes: a header may hold bytes that are no UTF-8."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _other_form(originals: bool, recipe: str | None) -> str:

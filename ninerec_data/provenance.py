@@ -76,7 +76,7 @@ def hold_downloaded(home: Home, entry: Entry, items: ItemJournal) -> Path:
     if anew:
         rename_role(home, entry.name, "covers", RELEASE_COVERS)
     path = home.raw / "files" / entry.release / entry.name / NAME
-    facts = {"dataset": entry.name, **({"beside": str(own)} if own else {})}
+    facts = {"dataset": entry.name, **({"beside": str(own)} if own and own.exists() else {})}
     _write(path, SCHEMA.with_metadata(facts), list(ROW), items.rows(entry.name))
     found = {"covers": path}
     if titles := items.page_titles(entry.name):

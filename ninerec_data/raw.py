@@ -138,12 +138,12 @@ def hold(
         )
     with journal(home) as connection:
         connection.executemany("insert or replace into files values (?,?,?,?,?,?,?,?,?)", rows)
-        of_covers = "from files where dataset = ? and role = 'covers'"
+        of_covers = "from files where dataset = ? and role in ('covers', 'release_covers')"
         for (path,) in connection.execute(f"select path {of_covers}", (dataset,)).fetchall():
             if (anew and "covers" in found) or not Path(path).exists():
                 connection.execute("delete from digests where source = ?", (path,))
             if not Path(path).exists():
-                connection.execute(f"delete {of_covers}", (dataset,))
+                connection.execute(f"delete {of_covers} and path = ?", (dataset, path))
 
 
 def rename_role(home: Home, dataset: str, role: str, new: str) -> None:

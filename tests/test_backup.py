@@ -525,7 +525,7 @@ def test_remote_faults(server: Server, web: Web) -> None:
     zip_of(server.folder / "b.zip", IDS)
     backup = opened(server.url("b.zip"), web=web)
     server.cut = 100
-    with pytest.raises(Fault, match="TRANSIENT (truncated|reset)"):
+    with pytest.raises(Fault, match=r"TRANSIENT (truncated|reset)"):
         backup.read("v1")
     server.cut, server.status = 0, 503
     with pytest.raises(Fault, match="TRANSIENT http_503"):
@@ -637,7 +637,7 @@ def test_http_base_faults(server: Server, web: Web, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Fault, match="REJECTED too_large"):
         backup.read("v1")
     server.cut = 100
-    with pytest.raises(Fault, match="TRANSIENT (truncated|reset)"):
+    with pytest.raises(Fault, match=r"TRANSIENT (truncated|reset)"):
         backup.read("v1")
     server.status = 500
     with pytest.raises(Fault, match="TRANSIENT http_500"):

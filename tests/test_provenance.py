@@ -75,7 +75,7 @@ def test_every_item_has_one_row_and_the_sums_are_the_report_s(world: World) -> N
         "ok": "OK",
         "twin": "OK",
         "gone": "GONE http_404",
-        "page": "REJECTED html",
+        "page": "BLOCKED html",  # its host gave no picture
         "ftp": "CONFIG scheme",
         "late": "TRANSIENT http_503",
     }
@@ -144,7 +144,7 @@ def test_types_and_times_are_plain_to_polars_and_pandas(world: World, now: list[
     assert plain.loc["ok", "last_seen"] == pandas.Timestamp(T0)
     assert str(plain["last_seen"].dt.tz) == "UTC"
     assert plain.loc["gone", "status"] == 404
-    assert plain.loc["page", "outcome"] == "REJECTED"
+    assert plain.loc["page", "outcome"] == "BLOCKED"
     assert list(plain.index) == frame["item_id"].to_list()
 
 
@@ -214,7 +214,7 @@ def test_a_hit_in_a_backup_says_where(world: World, tmp_path: Path) -> None:
     for item_id in ("gone", "ftp", "ok"):
         (folder / f"{item_id}.jpg").write_bytes(draw("backup", item_id))
     report = world.download(backup=(str(tmp_path / "backup"),))
-    assert report.counts[NAME]["covers"] == {"OK": 2, "OK_BACKUP": 2, "REJECTED": 1, "TRANSIENT": 1}
+    assert report.counts[NAME]["covers"] == {"BLOCKED": 1, "OK": 2, "OK_BACKUP": 2, "TRANSIENT": 1}
     row = world.rows()["gone"]
     assert row["source"] == str(folder / "gone.jpg")
     assert (row["reason"], row["confirmed"], row["kept"]) == ("", False, True)

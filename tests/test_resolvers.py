@@ -286,16 +286,11 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("url", UNKNOWN)
-def test_unknown_address_is_a_fault_unless_all_are_pictures(url: str) -> None:
+def test_unknown_address_is_a_fault(url: str) -> None:
     with pytest.raises(Fault) as caught:
         resolvers.find(url)
     assert (caught.value.outcome, caught.value.reason) == (Outcome.CONFIG, "unknown_platform")
     assert "bilibili, kuaishou, douyin, qpic, image" in caught.value.detail
-    assert resolvers.find(url, images=True) == (image, Cover((url,)))
-
-
-def test_a_known_platform_is_no_plain_picture_even_where_all_others_are() -> None:
-    assert resolvers.find(MAPPED["bilibili"], images=True)[0] is bilibili
 
 
 def test_smaller_variant_is_bilibilis_alone() -> None:

@@ -116,7 +116,7 @@ def test_a_page_instead_of_rules_bars_nothing() -> None:
             (Outcome.BLOCKED, "host_blocked"),
             False,
         ),
-        (Fault(Outcome.CONFIG, "certificate"), (Outcome.CONFIG, "certificate"), False),
+        (Fault(Outcome.CONFIG, "certificate"), (Outcome.CONFIG, "certificate"), True),
     ],
 )
 def test_faults_on_the_way(

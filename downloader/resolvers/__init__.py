@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
-from downloader.addresses import redacted
-from downloader.answers import Ask, Cover, Fault, Outcome, Resolver
+from downloader.addresses import host_of, redacted
+from downloader.answers import Ask, Cover, Fault, Outcome, Resolver, Response
 from downloader.resolvers import bilibili, douyin, image, kuaishou, qpic
 from ninerec_data.errors import UsageError
 
@@ -20,19 +20,37 @@ PARTS = ("name", "start", "read", "small")
 OWN: tuple[Resolver, ...] = (bilibili, kuaishou, douyin, qpic, image)
 
 
-def find(url: str, *, images: bool = False) -> tuple[Resolver, Ask | Cover]:
+def find(url: str) -> tuple[Resolver, Ask | Cover]:
     """The resolver that takes an address, and what it asks first.
 
-    images: take an address that none knows as a picture's. Raises Fault CONFIG `unknown_platform` for it otherwise;
-    UsageError for an installed resolver that cannot be used.
+    Raises Fault CONFIG `unknown_platform` where none does, `resolver` where one fails; UsageError for an installed
+    resolver that cannot be used.
     """
     for resolver in (*_installed(), *OWN):
-        if first := resolver.start(url):
-            return resolver, first
-    if images:
-        return image, Cover((url,))
+        try:
+            first = resolver.start(url)
+            if first:
+                host_of(first.url if isinstance(first, Ask) else first.urls[0])
+                return resolver, first
+        except Exception as error:
+            raise Fault(Outcome.CONFIG, "resolver", _failed(resolver, error)) from error
     known = f"{redacted(url)} is neither a picture nor of {', '.join(names())}"
     raise Fault(Outcome.CONFIG, "unknown_platform", known)
+
+
+def read(resolver: Resolver, url: str, response: Response) -> Cover | Ask | Fault:
+    """What a resolver makes of a page; TRANSIENT `resolver` where it fails, as one does whose site has changed."""
+    try:
+        step = resolver.read(url, response)
+        if isinstance(step, Fault | Ask) or step.urls[0]:
+            return step
+    except Exception as error:
+        return Fault(Outcome.TRANSIENT, "resolver", _failed(resolver, error))
+    return Fault(Outcome.TRANSIENT, "resolver", f"{resolver.name} gave a cover without an address")
+
+
+def _failed(resolver: Resolver, error: Exception) -> str:
+    return f"{resolver.name}: {type(error).__name__}: {error}"
 
 
 def names() -> tuple[str, ...]:

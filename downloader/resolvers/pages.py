@@ -144,8 +144,8 @@ class _Metas(HTMLParser):
 def metas(text: str) -> dict[str, str]:
     """Content of the metas in the first MAX_HEAD characters, entities resolved, by property, itemprop or name."""
     parser = _Metas()
-    # What html.parser raises for a declaration that it does not know.
-    with contextlib.suppress(AssertionError):
+    # What html.parser raises for a declaration that it does not know, and for &#999...; of 5,000 digits.
+    with contextlib.suppress(AssertionError, ValueError):
         parser.feed(text[:MAX_HEAD])
     return parser.found
 
