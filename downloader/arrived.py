@@ -27,6 +27,7 @@ from ninerec_data.provenance import codecs_hash
 __all__ = ["Arrivals", "Notes", "crashes"]
 
 SMALLEST = 32  # pixels of a side: less is a tracking pixel or a blank
+LOOK = Recipe(size=8)  # decodes all of a picture at the least cost; what is made is not kept
 SLOT = 64  # bytes: a sha256 in hex
 KINDS = {
     "jpeg": rb"\xff\xd8\xff",
@@ -74,7 +75,7 @@ class Arrivals:
         if sha256 in self.notes.suspects and crashes(data):
             raise Fault(Outcome.REJECTED, "decoder_crash", "it took the process down before")
         with self.notes.decoding(sha256):
-            made = make_picture(data, self.recipe)
+            made = make_picture(data, self.recipe if self.keep != "original" else LOOK)
         if made.jpeg is None:
             raise Fault(Outcome.REJECTED, *_word_and_rest(made.reason or "damaged"))
         if min(made.width or 0, made.height or 0) < SMALLEST:

@@ -189,15 +189,13 @@ class ItemsRun:
 
     def _find_lost(self, blobs: Blobs) -> None:
         """Items whose blobs are not there any more are asked for again."""
-        held = list(self.items.blobs(self.names))
-        lost = {
-            sha256
-            for sha256, size, kept, resized, resized_size in held
-            if not (
-                blobs.whole(sha256, size) if kept else blobs.whole(resized or "", resized_size or 0)
-            )
-        }
-        if len(held) == len(lost) > 1 and os.path.lexists(blobs.folder):
+        lost, held = set(), 0
+        for sha256, size, kept, resized, resized_size in self.items.blobs():
+            held += 1
+            name, length = (sha256, size) if kept else (resized or "", resized_size or 0)
+            if not blobs.whole(name, length):
+                lost.add(sha256)
+        if held == len(lost) > 1 and os.path.lexists(blobs.folder):
             msg = (
                 f"none of the {len(lost):,} covers is left in {blobs.folder}: is its disk mounted? "
                 "To have all of them asked for again, remove that folder and run this again"

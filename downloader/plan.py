@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from downloader.addresses import host_of
@@ -114,13 +113,13 @@ def waiting(home: Home, options: Options) -> dict[str, str]:
 
 @contextmanager
 def _journal(home: Home) -> Iterator[ItemJournal]:
-    """A copy in memory."""
+    """A copy that is gone at the end; in memory while it is small."""
     with ExitStack() as stack:
-        memory = stack.enter_context(closing(sqlite3.connect(":memory:")))
+        copy = stack.enter_context(closing(sqlite3.connect("")))
         if (home.raw / "journal.sqlite").exists():
-            stack.enter_context(journal(home)).backup(memory)
-        memory.executescript(TABLES)
-        yield ItemJournal(memory)
+            stack.enter_context(journal(home)).backup(copy)
+        copy.executescript(TABLES)
+        yield ItemJournal(copy)
 
 
 def _only_by_hand(home: Home, entry: Entry, options: Options) -> set[str]:
@@ -155,7 +154,7 @@ def _covers(
 ) -> dict[str, int]:
     """The counts of a dataset's items; the addresses to ask for are added to `asked`."""
     urls = items.pending([entry.name], options.retry, **form.wanted)
-    sizes = [size for _, size, *_ in islice(items.blobs([entry.name]), SAMPLE)]
+    sizes = items.sizes(entry.name, SAMPLE)
     usual = PICTURE if form.variant else PICTURES.get(entry.resolution, PICTURE)
     for url, _ in urls:
         asked.setdefault(url, sum(sizes) // len(sizes) if sizes else usual)

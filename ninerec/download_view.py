@@ -138,7 +138,7 @@ def end_lines(
         yield f"{host} is {why}"
     if every & set(AGAIN):
         yield "BLOCKED and TRANSIENT are asked again by the same command, later"
-    if unsure := sum(_unsure(home, entry.name) for entry in entries):
+    if Outcome.GONE in every and (unsure := sum(_unsure(home, entry.name) for entry in entries)):
         yield (
             f"{unsure:,} GONE were seen so once; a second look 24 hours later makes it sure: "
             "the same command with --retry gone"
@@ -158,7 +158,8 @@ def _unsure(home: Home, name: str) -> int:
     covers = held_files(home, name).get("covers")
     if covers is None or not is_provenance(covers.path):
         return 0
-    table = pq.read_table(covers.path, columns=["outcome", "confirmed"])
+    with pq.ParquetFile(covers.path) as file:  # `read_table` imports seconds of more
+        table = file.read(["outcome", "confirmed"])
     rows = zip(table["outcome"].to_pylist(), table["confirmed"].to_pylist(), strict=True)
     return sum(outcome == Outcome.GONE and not confirmed for outcome, confirmed in rows)
 

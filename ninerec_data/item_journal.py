@@ -271,7 +271,7 @@ class ItemJournal:
         `originals` are wanted, else made by another recipe than `recipe`.
         """
         again = _sql(retry) if retry else "('')"
-        form = _other_form(originals, recipe)
+        form = self._other_form(originals, recipe)
         return self._db.execute(
             "select i.url, count(*) from items i join urls u on u.url = i.url and u.variant = i.variant"
             " left join blobs b on b.sha256 = i.sha256"
@@ -281,6 +281,12 @@ class ItemJournal:
             f" and (u.outcome is null or u.outcome = 'OK' or u.outcome in {again})))"
             " group by i.url order by min(i.dataset), min(i.item_id)"
         ).fetchall()
+
+    def _other_form(self, originals: bool, recipe: str | None) -> str:
+        """SQL: whether a picture `b` is held in another form than the one wanted; "0" where none is."""
+        other = "not b.kept" + ("" if originals else f" and b.recipe is not '{recipe}'")
+        some = f"select 1 from blobs b where {other} limit 1"
+        return other if (originals or recipe) and self._db.execute(some).fetchone() else "0"
 
     def answered(
         self, url: str, variant: str, answer: Answer, stored: Stored | None = None
@@ -425,7 +431,7 @@ class ItemJournal:
             self._db.execute(
                 "select i.item_id, coalesce(i.outcome, '') from items i left join blobs b on b.sha256 = i.sha256"
                 f" where i.dataset = ? and (i.outcome is null or i.outcome not in {_sql(HELD)}"
-                f" or ({_other_form(originals, recipe)}))",
+                f" or ({self._other_form(originals, recipe)}))",
                 (dataset,),
             )
         )
@@ -466,14 +472,18 @@ class ItemJournal:
         ).fetchone()
         return row[0] if row else None
 
-    def blobs(
-        self, datasets: Collection[str]
-    ) -> Iterator[tuple[str, int, int, str | None, int | None]]:
-        """sha256, size, kept, resized, resized_size of the picture of every item of these datasets that holds one."""
-        return self._db.execute(
-            "select b.sha256, b.size, b.kept, b.resized, b.resized_size from items i join blobs b"
-            f" on b.sha256 = i.sha256 where i.dataset in {_sql(datasets)} and i.outcome in {_sql(HELD)}"
+    def blobs(self) -> Iterator[tuple[str, int, int, str | None, int | None]]:
+        """sha256, size, kept, resized, resized_size of every picture that came, for whichever dataset."""
+        return self._db.execute("select sha256, size, kept, resized, resized_size from blobs")
+
+    def sizes(self, dataset: str, most: int) -> list[int]:
+        """Bytes, as fetched, of some pictures that items of a dataset hold."""
+        rows = self._db.execute(
+            "select b.size from items i join blobs b on b.sha256 = i.sha256"
+            f" where i.dataset = ? and i.outcome in {_sql(HELD)} limit ?",
+            (dataset, most),
         )
+        return [size for (size,) in rows]
 
     def needed_without(self, dataset: str) -> set[str]:
         """Names of the blobs that the other datasets need."""
@@ -498,14 +508,20 @@ class ItemJournal:
 
     def lost(self, pictures: Iterable[str]) -> None:
         """Forget pictures whose blobs are not there: their items are asked for again."""
-        lost = [(sha256,) for sha256 in pictures]
+        these = "sha256 in (select sha256 from lost)"
         with self._db:
-            self._db.executemany(f"update items set {_UNSETTLED} where sha256 = ?", lost)
-            self._db.executemany(
-                "update urls set outcome = null, reason = null, sha256 = null where sha256 = ?",
-                lost,
+            self._db.execute("create temp table lost (sha256 text primary key) without rowid")
+            rows = ((sha256,) for sha256 in pictures)
+            self._db.executemany("insert or ignore into lost values (?)", rows)
+            self._db.execute(  # their accounts are no longer true
+                f"update downloads set open = 1 where dataset in (select dataset from items where {these})"
             )
-            self._db.executemany("delete from blobs where sha256 = ?", lost)
+            self._db.execute(f"update items set {_UNSETTLED} where {these}")
+            self._db.execute(
+                f"update urls set outcome = null, reason = null, sha256 = null where {these}"
+            )
+            self._db.execute(f"delete from blobs where {these}")
+            self._db.execute("drop table lost")
 
     def hosts(self) -> dict[str, dict[str, Any]]:
         """Host -> its state as last saved."""
@@ -555,13 +571,6 @@ def _fields(row: Answer | Stored) -> dict[str, Any]:
 def _text(value: Any) -> Any:
     """What SQLite takes: a header may hold bytes that are no UTF-8."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
-
-
-def _other_form(originals: bool, recipe: str | None) -> str:
-    """SQL: whether a picture is held in another form than the one wanted."""
-    if originals:
-        return "not b.kept"
-    return f"not b.kept and b.recipe is not '{recipe}'" if recipe else "0"
 
 
 def _sql(words: Iterable[str]) -> str:

@@ -351,7 +351,7 @@ def test_a_picture_kept_in_two_forms_is_one_row(journal: ItemJournal) -> None:
     enter(journal, v1="a", v2="b")
     ok(journal, "a", picture("p", kept=False, resized="s", resized_size=5, recipe="r1", codecs="c"))
     ok(journal, "b", picture("p"))
-    assert list(journal.blobs(["a"]))[:1] == [("p", 10, 1, "s", 5)]
+    assert list(journal.blobs()) == [("p", 10, 1, "s", 5)]
     assert of_item(journal, "v1", "b.recipe") == "r1"
     ok(journal, "a", picture("p", kept=False))
     assert of_item(journal, "v1", "b.kept") == 1
@@ -543,19 +543,30 @@ def test_lost_pictures_are_asked_for_again(journal: ItemJournal) -> None:
     assert outcomes(journal) == {"v1": "", "v2": "", "v3": "OK", "v4": "GONE http_404", "v5": ""}
     assert pending(journal, "a", "b") == ["a", "d"]
     assert outcomes(journal, "b") == {"w1": ""}
-    assert [row[0] for row in journal.blobs(["a", "b"])] == ["of b"]
+    assert [row[0] for row in journal.blobs()] == ["of b"]
 
 
-def test_only_what_items_of_the_datasets_hold_is_looked_for(journal: ItemJournal) -> None:
-    enter(journal, "a", **{f"v{n}": f"v{n}" for n in range(6)})
+def test_to_lose_many_is_one_pass(journal: ItemJournal) -> None:
+    names = [f"v{n}" for n in range(500)]
+    enter(journal, **{name: name for name in names})
+    for name in names:
+        ok(journal, name)
+    steps = []
+    journal._db.set_progress_handler(lambda: steps.append(1), 1000)
+    journal.lost([f"of {name}" for name in names])
+    journal._db.set_progress_handler(None, 0)
+    assert set(outcomes(journal).values()) == {""}
+    assert len(steps) < 200  # thousands of instructions; a pass for each takes ten times as many
+
+
+def test_the_pictures_of_every_dataset_are_looked_for(journal: ItemJournal) -> None:
+    enter(journal, "a", v1="v1", v2="v2")
     enter(journal, "b", w1="w1")
-    for n in range(5):
-        ok(journal, f"v{n}", picture("placeholder"))
-    ok(journal, "v5", picture("p", kept=False, resized="s", resized_size=3, recipe="r"))
+    ok(journal, "v1", picture("p", kept=False, resized="s", resized_size=3, recipe="r"))
+    gone(journal, "v2")
     ok(journal, "w1")
-    assert list(journal.blobs(["a"])) == [("p", 10, 0, "s", 3)]
-    assert {row[0] for row in journal.blobs(["a", "b"])} == {"p", "of w1"}
-    assert list(journal.blobs(["c"])) == []
+    assert list(journal.blobs()) == [("of w1", 10, 1, None, None), ("p", 10, 0, "s", 3)]
+    assert (journal.sizes("a", 5), journal.sizes("b", 0), journal.sizes("c", 5)) == ([10], [], [])
 
 
 # Hosts and downloads
