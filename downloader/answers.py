@@ -20,7 +20,7 @@ class Fault(Exception):
     reason: a stable word, such as http_404, connect_timeout, too_large. detail: what was seen, for people; never
     a secret. pause: seconds that the host asked us to wait, or None. blocks: the whole host will not talk to us.
     status: of the response that said so, if any. asked: False where the host was not asked at all, nor will be soon.
-    host: the one that was or was not asked, once that is known.
+    host: the one that was or was not asked, once that is known. title: of the page that named a picture not had.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Fault(Exception):
         self.outcome, self.reason, self.detail = outcome, reason, detail
         self.pause, self.blocks, self.status, self.asked = pause, blocks, status, asked
         self.host = ""
+        self.title: str | None = None
 
 
 _BY_STATUS = {

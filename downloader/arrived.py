@@ -49,7 +49,7 @@ _BLOCK = re.compile(
 class Arrivals:
     """Takes in pictures. keep: original | resized | both.
 
-    placeholders: sha256 of pictures that stand for a cover that is no more; allowed: never taken for one.
+    placeholders: sha256 of pictures that stand for a cover that is no more.
     """
 
     blobs: Blobs

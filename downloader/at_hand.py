@@ -23,6 +23,7 @@ from ninerec_data.errors import NetworkError
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, Stored
+from ninerec_data.outcomes import AGAIN
 from ninerec_data.provenance import imported_anew, release_covers
 from ninerec_data.raw import known_digests, remember_digests
 
@@ -76,6 +77,10 @@ class AtHand:
                         refused += stored is None
                         if stored:
                             self.items.from_backup(entry.name, item_id, stored, where)
+                    last = batch[-1][1]
+                    if len(batch) == BATCH and all(_on_the_way(data) for _, data, _ in batch):
+                        self.tell.say(f"{entry.name}: {backup.name} is asked no more: {last!s}")
+                        break
                 if refused:
                     self.tell.say(
                         f"{entry.name}: {refused:,} covers of {backup.name} cannot be used"
@@ -145,6 +150,10 @@ class AtHand:
 
     def _hold(self, dataset: str, item_id: str, stored: Stored, name: str) -> None:
         self.items.from_release(dataset, {item_id: name}, stored)
+
+
+def _on_the_way(data: bytes | Fault) -> bool:
+    return isinstance(data, Fault) and data.outcome in AGAIN
 
 
 def _patterns(entry: Entry) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.request import getproxies, proxy_bypass
 
@@ -32,6 +32,7 @@ WELL = (404, 410)  # what a host in health answers too
 REDIRECTS = (301, 302, 303, 307, 308)
 DNS_AT_ONCE = 8
 ROBOTS_ATTEMPTS = 3
+_NONE: Mapping[str, str] = MappingProxyType({})
 DEAD_AFTER = 3  # times that a name is not known
 PICTURES = "image/jpeg,image/png;q=0.9,image/*;q=0.5,*/*;q=0.1"
 
@@ -96,19 +97,14 @@ class Client:
         await self._session.close()
 
     async def get(
-        self, url: str, headers: Mapping[str, str] | None = None, *, picture: bool = False
-    ) -> Response:
-        """The whole answer of status 200. url: as on the origin. Raises Fault."""
-        return await self._followed(url, headers or {}, picture=picture)
-
-    async def _followed(
         self,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = _NONE,
         *,
         picture: bool = False,
         robots_txt: bool = False,
     ) -> Response:
+        """The whole answer of status 200; of robots.txt, of any. url: as on the origin. Raises Fault."""
         hops: list[str] = []
         while len(hops) <= MAX_HOPS and url not in hops:
             self.guard.admit(url)
@@ -126,7 +122,9 @@ class Client:
                     raise Fault(Outcome.OPTED_OUT, "x_robots_tag", said, status=response.status)
                 return response
             hops.append(url)
-            url = self.guard.next_hop(url, response.headers.get("location", ""))
+            before, url = url, self.guard.next_hop(url, response.headers.get("location", ""))
+            if host_of(url) != host_of(before):  # what a resolver sends is for its own site
+                headers = {k: v for k, v in headers.items() if k.lower() == "referer"}
         said = f"{len(hops)} redirects, from {redacted(hops[0])}"
         raise Fault(Outcome.REJECTED, "redirect_loop", said)
 
@@ -134,14 +132,14 @@ class Client:
         """Asked without a look at robots.txt itself; a missing one is an answer too."""
         for attempt in range(ROBOTS_ATTEMPTS - 1):
             try:
-                response = await self._followed(url, {}, robots_txt=True)
+                response = await self.get(url, robots_txt=True)
                 if response.status < 500 and response.status != 429:
                     return response
             except Fault as fault:
                 if not fault.asked or fault.outcome is not Outcome.TRANSIENT:
                     raise
             await self.clock.sleep(backoff(url, attempt))
-        return await self._followed(url, {}, robots_txt=True)
+        return await self.get(url, robots_txt=True)
 
     async def _asked(
         self,
@@ -204,7 +202,13 @@ class Client:
                     **self._proxy(asked),
                 ) as response,
             ):
-                body = await self._body(response) if response.status not in REDIRECTS else b""
+                body = b""
+                if response.status not in REDIRECTS:
+                    try:
+                        body = await self._body(response)
+                    except Fault:
+                        if response.status == 200:
+                            raise  # of any other the status says enough
                 given = {
                     name.lower(): ", ".join(response.headers.getall(name))
                     for name in response.headers
@@ -224,25 +228,17 @@ class Client:
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """All of it, decoded. Refused where it is too large or comes too slowly."""
-        most = self.deadlines.most
-        if (response.content_length or 0) > most:
-            raise Fault(
-                Outcome.REJECTED,
-                "too_large",
-                f"{response.content_length:,} bytes",
-                status=response.status,
-            )
+        most, said = self.deadlines.most, response.content_length or 0
         parts, size = [], 0
-        async for part in self._in_time(response):
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                raise Fault(
-                    Outcome.REJECTED,
-                    "too_large",
-                    f"more than {most:,} bytes",
-                    status=response.status,
-                )
+        if said <= most:
+            async for part in self._in_time(response):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    break
+        if max(said, size) > most:
+            why = f"more than {most:,} bytes"
+            raise Fault(Outcome.REJECTED, "too_large", why, status=response.status)
         self.bytes += size
         return _decoded(b"".join(parts), response.headers.get("Content-Encoding", ""), most)
 

@@ -8,7 +8,7 @@ lane is not asked.
 from __future__ import annotations
 
 import asyncio
-import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,11 +21,13 @@ from downloader.placeholders import is_placeholder
 from downloader.politeness import Governor, backoff
 from downloader.resolvers import find, read
 from downloader.resolvers.pages import leads_to_login
+from ninerec_data.engine import default_jobs
 from ninerec_data.item_journal import Answer, ItemJournal, Stored
 
 __all__ = ["Covers", "Lane"]
 
 AT_ONCE = 64  # addresses in all the lanes: what arrives is held in memory until it is decoded
+LANES = AT_ONCE // 4  # worked through at once
 ATTEMPTS = 4
 THROTTLED = 10  # attempts, where a host asks us to slow down
 PAGES = 3  # asked for one address at most
@@ -35,14 +37,9 @@ DOUBTED_AT_MOST = 5  # answers in a row that a host in trouble gives too
 SECOND_LOOK = {"empty", "truncated", "damaged", "not_a_picture"}
 # What a host in trouble, or a portal before it, says too: believed once it gave a picture after saying so.
 DOUBTFUL = {"forbidden", "empty_answer", "null_photo", "html", "json"}
-WITHOUT_TLS = {
-    "tls",
-    "certificate",
-    "refused",
-    "connect_timeout",
-    "downgrade",
-    "robots_unreachable",
-}
+WITHOUT_TLS = frozenset(
+    "tls certificate refused connect_timeout downgrade robots_unreachable".split()
+)
 
 
 @dataclass(slots=True)
@@ -62,6 +59,7 @@ class Lane:
     heard_at: float  # when it last answered at all
     queue: asyncio.Queue[Task | None] = field(default_factory=asyncio.Queue)
     open: int = 0  # tasks without an outcome
+    ended: Counter[Outcome] = field(default_factory=Counter)
     workers: int = 1
     in_a_row: int = 0  # faults of the way
     doubts: int = 0  # doubtful answers in a row
@@ -94,9 +92,10 @@ class Covers:
         self.variant, self.expected = variant, expected or {}
         self.lanes: dict[str, Lane] = {}
         self._told, self._base = told, base
-        self._jobs = jobs or len(os.sched_getaffinity(0))
+        self._jobs = jobs or default_jobs()
         self._clock = client.clock
         self._without_tls: set[str] = set()
+        self._places = asyncio.Semaphore(LANES)
 
     async def run(self, urls: Iterable[str]) -> None:
         """Ask for every address; returns when each has an outcome."""
@@ -127,13 +126,14 @@ class Covers:
     async def _lane(self, lane: Lane) -> None:
         """Work through a lane: first the control item, where the host was blocked before."""
         governor = self._governor(lane)
-        share = max(4, AT_ONCE // len(self.lanes))
+        share = AT_ONCE // min(len(self.lanes), LANES)
         lane.workers = min(governor.limits.most, lane.open, share)
-        if governor.state().opened:
-            await self._is_well(lane)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(lane.workers):
-                group.create_task(self._work(lane))
+        async with self._places:
+            if governor.state().opened:
+                await self._is_well(lane)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(lane.workers):
+                    group.create_task(self._work(lane))
 
     async def _work(self, lane: Lane) -> None:
         while (task := await lane.queue.get()) is not None:
@@ -185,7 +185,7 @@ class Covers:
             lane.closed = Fault(Outcome.BLOCKED, "http_429", said, status=429)
             return False
         hurt = fault.outcome is Outcome.REJECTED and fault.reason in SECOND_LOOK
-        if fault.reason in DOUBTFUL and task.doubted_at is None:
+        if _doubtful(fault) and task.doubted_at is None:
             task.doubted_at = now
             lane.queue.put_nowait(task)  # behind all that wait: by then the host has shown itself
             return True
@@ -198,7 +198,7 @@ class Covers:
 
     async def _judged(self, lane: Lane, task: Task, fault: Fault) -> Fault:
         """What a fault means once it is known how its host is."""
-        if fault.reason not in DOUBTFUL or task.doubted_at is None:
+        if not _doubtful(fault) or task.doubted_at is None:
             return fault
         if lane.well_at > task.doubted_at or await self._is_well(lane):
             lane.doubts = 0
@@ -248,6 +248,7 @@ class Covers:
 
     def _done(self, lane: Lane, outcome: Outcome, n: int = 1) -> None:
         self._told(lane, outcome, n)
+        lane.ended[outcome] += n
         lane.open -= n
         if lane.open == 0:
             for _ in range(lane.workers):
@@ -260,6 +261,7 @@ class Covers:
         try:
             response = await self._picture(resolver, found)
         except Fault as fault:
+            fault.title = found.title  # the page is good for that much
             if fault.status != 403 or isinstance(start, Cover):
                 raise
             found = await self._resolved(resolver, start, url)  # its signature may have run out
@@ -329,6 +331,12 @@ class Covers:
         return (resolver.small(url, size) if self.variant == "small" else None) or url
 
 
+def _doubtful(fault: Fault) -> bool:
+    """Whether a host that refuses everybody says this too; walls have statuses of their own, such as 202 and 405."""
+    odd = fault.outcome is Outcome.REJECTED and fault.reason == f"http_{fault.status}"
+    return odd or fault.reason in DOUBTFUL
+
+
 def _answer(fault: Fault, lane: str) -> Answer:
     return Answer(
         outcome=fault.outcome,
@@ -337,6 +345,7 @@ def _answer(fault: Fault, lane: str) -> Answer:
         lane=lane,
         host=lane,
         status=fault.status,
+        title=fault.title,
     )
 
 

@@ -27,11 +27,12 @@ from ninerec_data.catalog import Entry
 from ninerec_data.errors import CheckFailed, NineRecError, UsageError
 from ninerec_data.home import Home
 from ninerec_data.item_journal import ItemJournal, item_journal
-from ninerec_data.outcomes import HELD
+from ninerec_data.outcomes import HELD, Outcome
 from ninerec_data.pictures import Recipe
 from ninerec_data.provenance import hold_downloaded, is_provenance
 from ninerec_data.raw import held_files
 
+LACKS = 5  # addresses of a host that are all gone
 FILES = 4096  # open at once: sockets kept alive, blobs, archives
 PATIENCE = 7 * 86400.0  # seconds of pauses that a run waits out for one host in all
 
@@ -96,18 +97,28 @@ class ItemsRun:
             at_hand = AtHand(
                 self.home, self.items, self.arrivals, self.form, self.tell, self.options.expected
             )
-            for entry in self.entries:
-                for spec in self.options.backup:
-                    only = len(self.entries) == 1
-                    with self._alone(entry):
-                        stack.callback(at_hand.open(entry, spec, only=only, web=self.web).close)
             self.entries = [e for e in self.entries if e not in self.left_out]
             self.names = [entry.name for entry in self.entries]
+            for spec in self.options.backup:
+                self._open_backup(at_hand, spec, stack)
             try:
                 self._mark(is_open=True)
                 self._settle(at_hand)
             finally:
                 self._account(written if self.items.changes <= changes else set())
+
+    def _open_backup(self, at_hand: AtHand, spec: str, stack: ExitStack) -> None:
+        """Open it for each dataset that it is of. Raises what it says where that is none."""
+        errors = []
+        for entry in self.entries:
+            try:
+                only = len(self.entries) == 1
+                stack.callback(at_hand.open(entry, spec, only=only, web=self.web).close)
+            except NineRecError as error:
+                errors.append(error)
+                self.report.said.append(f"{entry.name}: goes without this backup: {error}")
+        if errors and len(errors) == len(self.entries):
+            raise errors[0]
 
     def _settle(self, at_hand: AtHand) -> None:
         at_hand.take_releases(self.entries)
@@ -157,6 +168,7 @@ class ItemsRun:
             finally:
                 states = {_key(state.host, options): asdict(state) for state in governed.states()}
                 self.items.save_hosts(states)
+                self.report.said += _lacks(covers, options.mirror) if options.mirror else []
                 self.report.requests += client.requests
                 self.report.bytes += client.bytes
 
@@ -204,6 +216,16 @@ class ItemsRun:
         if lost:
             self.tell.say(f"{len(lost):,} covers are gone from {blobs.folder}: asked for again")
             self.items.lost(lost)
+
+
+def _lacks(covers: Covers, mirror: str) -> list[str]:
+    """What is said of hosts of which a mirror has nothing."""
+    return [
+        f"{redacted(mirror)} has nothing of {lane.host}; if it is not the mirror you mean, name that one and add "
+        "--retry gone"
+        for lane in covers.lanes.values()
+        if set(lane.ended) == {Outcome.GONE} and lane.ended[Outcome.GONE] >= LACKS
+    ]
 
 
 def governors(items: ItemJournal, options: Options) -> Governors:

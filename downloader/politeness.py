@@ -126,7 +126,7 @@ OPEN = Limits(64, 64, None, None)  # a mirror is the user's own host
 class HostState:
     """What is kept of a host. paused_until, open_until: seconds since 1970, UTC. rate: None where it has no limit.
 
-    opened: times in a row that the host refused us. control: an address known to be alive.
+    opened: times in a row that the host refused us.
     """
 
     host: str
@@ -135,7 +135,6 @@ class HostState:
     paused_until: float = 0.0
     opened: int = 0
     open_until: float = 0.0
-    control: str | None = None
 
 
 class Governor:
@@ -144,7 +143,7 @@ class Governor:
     told: called with what is to be kept whenever the host asks for a pause or refuses us.
 
     patience: seconds of pauses that this run waits out for this host in all, each counted whole. Set from outside:
-    control, an address known to be alive, or None; delay, the seconds between requests that robots.txt asks for.
+    delay, the seconds between requests that robots.txt asks for.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class Governor:
         self._pauses, self._strikes, self._usual = 0.0, 0, math.nan
         self._opened, self._reason, self._dead = known.opened, "", ""
         self._before = (0, -math.inf)  # refusals in a row until a good answer, and when it came
-        self.control, self.delay = known.control, 0.0
+        self.delay = 0.0
         self._pause(min(known.paused_until - clock.now(), DAY))
         left = min(known.open_until - clock.now(), limits.longest_cool_down)
         self._open_end = clock.monotonic() + left
@@ -184,7 +183,7 @@ class Governor:
         now, ends = self._clock.now(), (self._pause_end, self._open_end)
         paused, opened = (now + self._left(end) if self._left(end) else 0.0 for end in ends)
         known = self.host, self.rate, self.concurrency
-        return HostState(*known, paused, self._opened, opened, self.control)
+        return HostState(*known, paused, self._opened, opened)
 
     @property
     def rate(self) -> float | None:

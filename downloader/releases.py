@@ -12,7 +12,7 @@ from downloader.universe import find_mappings
 from downloader.web import Web
 from ninerec_data.archives import is_archive
 from ninerec_data.catalog import Entry
-from ninerec_data.errors import CheckFailed, MissingData
+from ninerec_data.errors import NineRecError, UsageError
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
 from ninerec_data.importing import import_release
@@ -146,9 +146,10 @@ def fetch_release(
         tried.add(bundle.name)
         try:
             _take(web, home, entry, bundle, tell)
-        except (Fault, CheckFailed, MissingData) as error:
+        except (Fault, NineRecError) as error:
             files.said.append(f"{entry.name}: {bundle.name}: {error}")
-            outcome = error.outcome if isinstance(error, Fault) else Outcome.REJECTED
+            busy = Outcome.TRANSIENT if isinstance(error, UsageError) else Outcome.REJECTED
+            outcome = error.outcome if isinstance(error, Fault) else busy
             faults |= dict.fromkeys(bundle.assets, outcome)
     lacking = missing_assets(home, entry, parts, mapping)
     needed = {

@@ -24,6 +24,7 @@ from ninerec_data.raw import held_files
 
 if TYPE_CHECKING:
     from downloader.covers import Covers, Lane
+    from downloader.politeness import Governor
 
 __all__ = ["View", "duration", "end_lines", "outcomes", "plan_lines", "plan_tables"]
 
@@ -138,6 +139,8 @@ def end_lines(
         yield f"{host} is {why}"
     if every & set(AGAIN):
         yield "BLOCKED and TRANSIENT are asked again by the same command, later"
+    if Outcome.CONFIG in every:
+        yield "CONFIG is asked again once what is wrong is mended: the same command with --retry config"
     if Outcome.GONE in every and (unsure := sum(_unsure(home, entry.name) for entry in entries)):
         yield (
             f"{unsure:,} GONE were seen so once; a second look 24 hours later makes it sure: "
@@ -235,22 +238,21 @@ class View(Tell):
             speed = (held - at_first) / max(time.monotonic() - since, 0.001)
             said = f"{readable(held)} of {readable(total)}" if total else readable(held)
             return [f"{name}: {said}, {readable(int(speed))} a second"]
-        if not self._covers:
+        covers = self._covers  # which the end of the run sets to None, in another thread
+        if not covers:
             return []
         n = sum(list(self._outcomes.values()))
         parts = [f"{count:,} {outcome}" for outcome, count in sorted(self._outcomes.items())]
-        client = self._covers.client
+        client = covers.client
         whole = f"covers: {n:,} of {self._addresses:,} settled"
-        busy = [lane for lane in list(self._covers.lanes.values()) if lane.open]
+        busy = [lane for lane in list(covers.lanes.values()) if lane.open]
         return [
             ", ".join([whole, *parts, readable(client.bytes)]),
-            *(self._host(lane) for lane in busy[:HOSTS]),
+            *(self._host(lane, client.governors.made.get(lane.host)) for lane in busy[:HOSTS]),
         ]
 
-    def _host(self, lane: Lane) -> str:
+    def _host(self, lane: Lane, governor: Governor | None) -> str:
         n = self._settled[lane.host]
-        assert self._covers
-        governor = self._covers.client.governors.made.get(lane.host)
         said = f"  {lane.host}: {n:,} of {n + lane.open:,}"
         if governor is None:
             return said

@@ -57,7 +57,7 @@ class Blobs:
     def read(self, sha256: str) -> bytes:
         """The bytes, checked. Raises CheckFailed where they are not what their name says, or absent.
 
-        What is damaged is removed, so that the next download finds it lost and fetches it again.
+        What is damaged is put aside, so that the next download finds it lost and fetches it again.
         """
         path = self.path(sha256)
         try:
@@ -67,7 +67,7 @@ class Blobs:
         if hashlib.sha256(data).hexdigest() != sha256:
             said = "is damaged" if data else "is gone"
             with suppress(OSError):  # a disk that is read only
-                path.unlink(missing_ok=True)
+                path.replace(path.with_name(f"{sha256}.damaged"))
             raise CheckFailed(f"the blob {path} {said}; fetch it again: ninerec download DATASET")
         return data
 

@@ -73,7 +73,7 @@ def open_source(path: Path, patterns: tuple[str, ...] = ()) -> Source:
     Raises MissingData for what cannot be read, CheckFailed for a damaged archive or store, or another kind of file.
     """
     with _refusal_is_said(path):
-        if path.suffix == ".parquet" and path.is_file():
+        if path.name.endswith(".provenance.parquet") and path.is_file():
             from ninerec_data.provenance import DownloadedCovers
 
             return DownloadedCovers(path, patterns)

@@ -86,19 +86,7 @@ _UNSETTLED = (
     "outcome = case when url is not null then null when raw_url is null then 'UNMAPPED' else 'CONFIG' end,"
     " reason = null, source = null, sha256 = null"
 )
-_NETWORKED = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "afs",
-    "ceph",
-    "9p",
-    "fuse.sshfs",
-}
+_NETWORKED = frozenset("nfs nfs4 cifs smb3 lustre gpfs beegfs afs ceph 9p".split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +153,8 @@ def item_journal(home: Home, *, many: bool = False) -> Iterator[ItemJournal]:
         if not many:
             yield ItemJournal(connection)
             return
-        if _file_system(home.raw) not in _NETWORKED:
+        kind = _file_system(home.raw)
+        if kind not in _NETWORKED and not kind.startswith("fuse."):
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
         connection.execute(f"pragma cache_size = -{CACHE}")
@@ -545,23 +534,17 @@ class ItemJournal:
         ).fetchone()
         return dict(zip(names, row, strict=True)) if row else {}
 
-    def mark(
-        self,
-        dataset: str,
-        *,
-        is_open: bool,
-        keep: str,
-        variant: str,
-        recipe: str,
-        read_from: str,
-    ) -> None:
+    def mark(self, dataset: str, *, is_open: bool, **known: str) -> None:
         """Note that a download began or ended. Until it has ended its provenance is not written.
 
-        read_from: what its items followed from.
+        known: keep, variant, recipe, and read_from: what its items followed from.
         """
-        row = (dataset, is_open, keep, variant, recipe, read_from)
+        row = {"dataset": dataset, "open": is_open, **known}
         with self._db:
-            self._db.execute("insert or replace into downloads values (?, ?, ?, ?, ?, ?)", row)
+            self._db.execute(
+                "insert or replace into downloads values (:dataset, :open, :keep, :variant, :recipe, :read_from)",
+                row,
+            )
 
 
 def _fields(row: Answer | Stored) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["AGAIN", "HELD", "SETTLED", "Outcome"]
+__all__ = ["AGAIN", "HELD", "Outcome"]
 
 
 class Outcome(StrEnum):
@@ -23,4 +23,3 @@ class Outcome(StrEnum):
 
 HELD = (Outcome.OK, Outcome.OK_BACKUP)
 AGAIN = (Outcome.BLOCKED, Outcome.TRANSIENT)  # the only ones that a later run tries unasked
-SETTLED = tuple(outcome for outcome in Outcome if outcome not in AGAIN)

@@ -7,6 +7,7 @@ source of covers (cover_sources.py) whose files are the blobs that the rows name
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ninerec_data.blobs import Blobs
 from ninerec_data.catalog import Entry
 from ninerec_data.cover_sources import BadCover, Found, Source, open_source
 from ninerec_data.covers import Stocked
-from ninerec_data.errors import CheckFailed
+from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.files import atomic_write, hash_of, lock, sweep
 from ninerec_data.home import Home
 from ninerec_data.item_journal import (
@@ -128,7 +129,8 @@ def finish_downloads(home: Home, entry: Entry) -> None:
         return
     with item_journal(home) as items:
         if items.download(entry.name).get("open"):
-            with lock(home.raw / ".download.lock"):
+            # One at work writes it at its end; until then what was held before is good.
+            with suppress(UsageError), lock(home.raw / ".download.lock"):
                 hold_downloaded(home, entry, items)
 
 
@@ -151,7 +153,12 @@ class DownloadedCovers:
             msg = f"{path} is damaged ({error}); write it anew: ninerec download DATASET --parts covers"
             raise CheckFailed(msg) from error
         self.path = path
-        self._blobs = Blobs(Home(path.parents[4]))
+        folders = path.absolute().parents  # home/raw/files/release/dataset
+        if len(folders) < 5 or folders[3].name != "raw":
+            raise CheckFailed(
+                f"{path} lies in no home, where the covers are that it names; give those"
+            )
+        self._blobs = Blobs(Home(folders[4]))
         beside = (table.schema.metadata or {}).get(b"beside")
         self._beside: Source | None = (
             open_source(Path(beside.decode()), patterns) if beside else None

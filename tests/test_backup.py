@@ -531,7 +531,7 @@ def test_remote_faults(server: Server, web: Web) -> None:
     with pytest.raises(Fault, match="TRANSIENT http_503"):
         backup.read("v1")
     server.status = 403
-    with pytest.raises(Fault, match="BLOCKED http_403"):
+    with pytest.raises(Fault, match="BLOCKED forbidden"):
         backup.read("v1")
     backup.close()
 

@@ -29,13 +29,13 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 14,250 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 14,400 in all.
 SHARE = {
     "ninerec": 1900,
     "baselines": 1400,
     "loaders": 450,
-    "downloader": 3800,
-    "ninerec_data": 6700,
+    "downloader": 3900,
+    "ninerec_data": 6750,
 }
 
 
