@@ -38,7 +38,7 @@ SECOND_LOOK = {"empty", "truncated", "damaged", "not_a_picture"}
 # What a host in trouble, or a portal before it, says too: believed once it gave a picture after saying so.
 DOUBTFUL = {"forbidden", "empty_answer", "null_photo", "html", "json"}
 WITHOUT_TLS = frozenset(
-    "tls certificate refused connect_timeout downgrade robots_unreachable".split()
+    ["tls", "certificate", "refused", "connect_timeout", "downgrade", "robots_unreachable"]
 )
 
 

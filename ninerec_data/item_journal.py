@@ -86,7 +86,9 @@ _UNSETTLED = (
     "outcome = case when url is not null then null when raw_url is null then 'UNMAPPED' else 'CONFIG' end,"
     " reason = null, source = null, sha256 = null"
 )
-_NETWORKED = frozenset("nfs nfs4 cifs smb3 lustre gpfs beegfs afs ceph 9p".split())
+_NETWORKED = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "afs", "ceph", "9p"]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

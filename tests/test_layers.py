@@ -29,12 +29,12 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 14,400 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 14,450 in all.
 SHARE = {
     "ninerec": 1900,
     "baselines": 1400,
     "loaders": 450,
-    "downloader": 3900,
+    "downloader": 3950,
     "ninerec_data": 6750,
 }
 
