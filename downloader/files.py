@@ -10,7 +10,6 @@ import errno
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import time
@@ -25,7 +24,7 @@ from downloader.drive import open_drive, title_of
 from downloader.politeness import backoff, retry_after
 from downloader.web import Stream, Web
 from ninerec_data.errors import CheckFailed
-from ninerec_data.files import canonical_json, lock
+from ninerec_data.files import canonical_json, lock, sync
 from ninerec_data.outcomes import AGAIN
 
 __all__ = ["Fetched", "Place", "fetch_file"]
@@ -233,10 +232,10 @@ class _Fetch:
             raise self._wrong("size", f"{size:,} bytes where {self.size:,} are expected")
         if self.sha256 not in (None, sha256):
             raise self._wrong("sha256", f"{sha256} where {self.sha256} is expected")
-        _sync(self.part)
+        sync(self.part)
         self.part.replace(self.target)
         self.note.unlink(missing_ok=True)
-        _sync(self.target.parent)
+        sync(self.target.parent)
         count = {"size": size, "sent": self.sent, "resumed_from": self.resumed_from}
         return Fetched(path=self.target, sha256=sha256, source=redacted(self.place.url), **count)
 
@@ -259,14 +258,6 @@ def _full(target: Path, said: str) -> CheckFailed:
         "(or choose another --home) and run the same command again"
     )
     return CheckFailed(msg)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _validator(headers: Mapping[str, Any]) -> str:

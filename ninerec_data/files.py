@@ -27,6 +27,7 @@ __all__ = [
     "sha256_file",
     "staged_folder",
     "sweep",
+    "sync",
 ]
 
 CHUNK = 1 << 20
@@ -53,7 +54,8 @@ def sha256_file(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, reach the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -113,12 +115,12 @@ def staged_folder(target: Path) -> Iterator[Path]:
                 os.sync()
             else:
                 for file in files:
-                    _sync(file)
+                    sync(file)
             aside = staging.with_name(staging.name.replace(".tmp-", ".old-", 1))
             if target.exists():
                 target.rename(aside)
             staging.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
             shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -406,7 +406,7 @@ FULL = "no space left while writing under"
 
 @pytest.mark.parametrize(
     ("owner", "name", "fault"),
-    [(pq, "write_table", arrow_full), (os, "fsync", full), (files_module, "_sync", full)],
+    [(pq, "write_table", arrow_full), (os, "fsync", full), (files_module, "sync", full)],
 )
 def test_disk_that_fills_up_in_prepare(
     capsys: Captured,
