@@ -14,7 +14,7 @@ from downloader.answers import Fault
 from downloader.arrived import Arrivals
 from ninerec_data.archives import damage_is_said
 from ninerec_data.cover_names import place_of
-from ninerec_data.item_journal import Stored
+from ninerec_data.item_rows import Stored
 from ninerec_data.pictures import MAX_BYTES
 
 __all__ = ["Wanted", "adopt"]

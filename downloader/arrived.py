@@ -20,7 +20,7 @@ from pathlib import Path
 
 from downloader.answers import Fault, Outcome
 from ninerec_data.blobs import Blobs
-from ninerec_data.item_journal import Stored
+from ninerec_data.item_rows import Stored
 from ninerec_data.pictures import Recipe, make_picture
 from ninerec_data.provenance import codecs_hash
 

@@ -20,9 +20,10 @@ from ninerec_data.archives import read_in_place
 from ninerec_data.catalog import Entry
 from ninerec_data.cover_sources import join, open_source
 from ninerec_data.errors import NetworkError
-from ninerec_data.formats import reader
+from ninerec_data.formats import covers_patterns
 from ninerec_data.home import Home
-from ninerec_data.item_journal import ItemJournal, Stored
+from ninerec_data.item_journal import ItemJournal
+from ninerec_data.item_rows import Stored
 from ninerec_data.outcomes import AGAIN
 from ninerec_data.provenance import imported_anew, release_covers
 from ninerec_data.raw import known_digests, remember_digests
@@ -52,7 +53,7 @@ class AtHand:
     def open(self, entry: Entry, spec: str, *, only: bool, web: Web | None) -> Backup:
         """Open a backup for a dataset. Raises NetworkError, and as `open_backup`."""
         ids = [address.item_id for address in self.items.addresses(entry.name)]
-        names = _patterns(entry)
+        names = covers_patterns(entry)
         try:
             backup = open_backup(
                 spec, dataset=entry.name, patterns=names, item_ids=ids, only=only, web=web
@@ -110,7 +111,7 @@ class AtHand:
                 lacking = self._lacking(entry.name)
             for bundle in bundles(self.home, entry):
                 if lacking and "covers" in bundle.assets and bundle.target.exists():
-                    want = Wanted(entry.name, _patterns(entry), tuple(lacking))
+                    want = Wanted(entry.name, covers_patterns(entry), tuple(lacking))
                     wanted.setdefault(bundle.target, []).append(want)
         for path, several in wanted.items():
             if not read_in_place(path):
@@ -118,7 +119,7 @@ class AtHand:
 
     def _in_place(self, entry: Entry, path: Path, lacking: dict[str, str]) -> None:
         ids = [address.item_id for address in self.items.addresses(entry.name)]
-        source = open_source(path, _patterns(entry))
+        source = open_source(path, covers_patterns(entry))
         try:
             joined = join(source.found(), ids, entry.name)
         finally:
@@ -154,9 +155,3 @@ class AtHand:
 
 def _on_the_way(data: bytes | Fault) -> bool:
     return isinstance(data, Fault) and data.outcome in AGAIN
-
-
-def _patterns(entry: Entry) -> tuple[str, ...]:
-    """The names of a dataset's folder of covers."""
-    roles = reader(entry.format).roles(entry.options)
-    return next((role.patterns for role in roles if role.name == "covers"), ())

@@ -22,7 +22,8 @@ from downloader.politeness import Governor, backoff
 from downloader.resolvers import find, read
 from downloader.resolvers.pages import leads_to_login
 from ninerec_data.engine import default_jobs
-from ninerec_data.item_journal import Answer, ItemJournal, Stored
+from ninerec_data.item_journal import ItemJournal
+from ninerec_data.item_rows import Answer, Stored
 
 __all__ = ["Covers", "Lane"]
 

@@ -19,7 +19,8 @@ from downloader.universe import find_mappings
 from ninerec_data.catalog import Entry
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
-from ninerec_data.item_journal import TABLES, ItemJournal, has_items, item_journal
+from ninerec_data.item_journal import ItemJournal, has_items, item_journal
+from ninerec_data.item_rows import TABLES
 from ninerec_data.outcomes import HELD, Outcome
 from ninerec_data.raw import journal
 

@@ -13,7 +13,7 @@ from ninerec_data.errors import CheckFailed
 from ninerec_data.files import hash_of, sha256_file
 from ninerec_data.formats import reader
 from ninerec_data.home import Home
-from ninerec_data.item_journal import Address
+from ninerec_data.item_rows import Address
 from ninerec_data.raw import RawFile, held_files
 
 __all__ = ["find_mappings", "read_from", "universe"]

@@ -126,7 +126,7 @@ def _expected(path: Path, entries: Sequence[Entry]) -> tuple[str, dict[str, str]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ninerec_data.item_journal import FROM_RELEASE
+    from ninerec_data.item_rows import FROM_RELEASE
 
     columns = ["item_id", "sha256", "variant", "outcome", "source"]
     try:

@@ -80,7 +80,7 @@ def plan_covers(
         stock: Mapping[str, Stocked] = {}
         if isinstance(source, DownloadedCovers):
             joined = join_by_id(found, ids)
-            known |= source.digests()
+            known |= source.digests(found)
             stock = source.stock(recipe)
         else:
             joined = join(found, ids, dataset)

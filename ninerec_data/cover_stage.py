@@ -17,7 +17,7 @@ from ninerec_data.cover_plan import CoverPlan, plan_covers
 from ninerec_data.cover_shards import build_covers, with_covers
 from ninerec_data.errors import UsageError
 from ninerec_data.files import atomic_write, canonical_json, link_files, lock, staged_folder
-from ninerec_data.formats import reader
+from ninerec_data.formats import covers_patterns
 from ninerec_data.home import Home
 from ninerec_data.manifest import covers_of_store, current, file_facts, with_facts, write_manifest
 from ninerec_data.pictures import Recipe
@@ -62,7 +62,7 @@ class CoverStage:
             self.home,
             items,
             self.source,
-            self._patterns(),
+            covers_patterns(self.entry),
             dataset=self.entry.name,
             recipe=self.options.recipe,
             missing=self.options.missing,
@@ -82,10 +82,6 @@ class CoverStage:
     def _waiting(self) -> str:
         """How the folders begin in which finished shards wait; each goes on with the hash of a recipe."""
         return f".{self.entry.name}.covers-"
-
-    def _patterns(self) -> tuple[str, ...]:
-        roles = reader(self.entry.format).roles(self.entry.options)
-        return next((role.patterns for role in roles if role.name == "covers"), ())
 
     def _do(
         self, tables: dict[str, Any], items: pl.DataFrame, plan: CoverPlan

@@ -6,7 +6,7 @@ source of covers (cover_sources.py) whose files are the blobs that the rows name
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -22,13 +22,8 @@ from ninerec_data.covers import Stocked
 from ninerec_data.errors import CheckFailed, UsageError
 from ninerec_data.files import atomic_write, hash_of, lock, sweep
 from ninerec_data.home import Home
-from ninerec_data.item_journal import (
-    FROM_RELEASE,
-    ROW,
-    ItemJournal,
-    has_items,
-    item_journal,
-)
+from ninerec_data.item_journal import ItemJournal, has_items, item_journal
+from ninerec_data.item_rows import FROM_RELEASE, ROW
 from ninerec_data.outcomes import HELD
 from ninerec_data.pictures import Pixels, Recipe, codec_versions
 from ninerec_data.raw import held_files, hold, rename_role
@@ -193,11 +188,11 @@ class DownloadedCovers:
             raise CheckFailed(msg)
         return data
 
-    def digests(self) -> dict[tuple[str, int, int], str]:
-        """(name, size, stamp) -> sha256 of the fetched bytes: nothing has to be read for it."""
+    def digests(self, found: Iterable[Found]) -> dict[tuple[str, int, int], str]:
+        """(name, size, stamp) -> sha256 of the bytes of what was fetched: nothing has to be read for it."""
         return {
             (file.name, file.size, file.stamp): sha256
-            for file in self.found()
+            for file in found
             if (sha256 := self._rows[file.name]["sha256"])
         }
 
@@ -228,18 +223,6 @@ class DownloadedCovers:
             self._beside.close()
 
 
-_READ = [
-    *(
-        "item_id",
-        "source",
-        "sha256",
-        "size",
-        "width",
-        "height",
-        "kept",
-        "resized",
-        "resized_size",
-        "recipe",
-        "codecs",
-    ),
-]
+# Columns that a source needs.
+_READ = ["item_id", "source", "sha256", "size", "width", "height", "kept"]
+_READ += ["resized", "resized_size", "recipe", "codecs"]

@@ -18,7 +18,8 @@ from downloader.universe import read_from
 from ninerec_data.catalog import catalog, find
 from ninerec_data.errors import CheckFailed
 from ninerec_data.home import Home
-from ninerec_data.item_journal import Address, item_journal
+from ninerec_data.item_journal import item_journal
+from ninerec_data.item_rows import Address
 from ninerec_data.outcomes import Outcome
 
 ITEMS = {

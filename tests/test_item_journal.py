@@ -14,14 +14,8 @@ import pytest
 
 from ninerec_data import item_journal as module
 from ninerec_data.home import Home
-from ninerec_data.item_journal import (
-    Address,
-    Answer,
-    ItemJournal,
-    Stored,
-    has_items,
-    item_journal,
-)
+from ninerec_data.item_journal import ItemJournal, has_items, item_journal
+from ninerec_data.item_rows import CONFIRMED_AFTER, Address, Answer, Stored
 from ninerec_data.outcomes import AGAIN, HELD, Outcome
 from ninerec_data.raw import held_files
 
@@ -490,7 +484,7 @@ def test_a_placeholder_for_many_costs_no_more_for_each(journal: ItemJournal) -> 
 
 def confirmed(journal: ItemJournal, item_id: str = "v1") -> bool:
     since, last = (of_item(journal, item_id, f"u.{name}") for name in ("gone_since", "last_seen"))
-    return since is not None and last - since >= module.CONFIRMED_AFTER
+    return since is not None and last - since >= CONFIRMED_AFTER
 
 
 @pytest.mark.parametrize(("hours", "sure"), [(0, False), (23.99, False), (24, True), (100, True)])

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ninerec_data.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from ninerec_data.catalog import Entry
     from ninerec_data.release import Release, Role
 
-__all__ = ["FORMATS", "Format", "covers_role", "reader"]
+__all__ = ["FORMATS", "Format", "covers_patterns", "covers_role", "reader"]
 
 FORMATS = {
     name: f"ninerec_data.formats.{name}"
@@ -48,6 +49,12 @@ def covers_role(*names: str, lmdb: tuple[str, ...] = (), about: str = "<item>.jp
     patterns = [f"{name}{suffix}" for suffix in ("", ".zip", ".tar", ".lmdb") for name in names]
     more = [f"{name}.lmdb" for name in lmdb]
     return Role(name="covers", patterns=(*patterns, *more), required=False, about=about)
+
+
+def covers_patterns(entry: Entry) -> tuple[str, ...]:
+    """The names that a dataset's covers may have, best first; none where its format knows no covers."""
+    roles = reader(entry.format).roles(entry.options)
+    return next((role.patterns for role in roles if role.name == "covers"), ())
 
 
 def reader(name: str) -> Format:
