@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ninerec_data import UsageError
-from ninerec_data.errors import nearest
+from ninerec_data.errors import nearest, refuse_unknown
 from ninerec_data.files import hash_of
 
 __all__ = [
@@ -210,9 +210,7 @@ def _sections(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if key.startswith("data.split."):
             out["data"].setdefault("split", {})[key.removeprefix("data.split.")] = value
             continue
-        if key not in known:
-            msg = f"unknown setting '{key}'{nearest(key, known)} Known: {', '.join(known)}"
-            raise UsageError(msg)
+        refuse_unknown("setting", key, known)
         out[section][name] = dict(value) if name == "split" else value
     return out
 

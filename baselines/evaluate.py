@@ -49,8 +49,8 @@ def evaluate(
         parts = []
         for at in range(0, len(order), block):
             batch = sequences.batch(order[at : at + block]).to(device)
-            x = _look_up(table, batch.unique_items, batch.inverse[:, :-1])
-            states = users(x, batch.mask[:, :-1], batch)[:, -1]
+            x = _look_up(table, batch.unique_items, batch.inputs)
+            states = users(x, batch.input_mask, batch)[:, -1]
             counted = rank_block(states, table, in_pool, batch, target_misses=misses)
             parts.append([batch.users, batch.targets, *counted])
     model.train(was_training)

@@ -34,7 +34,7 @@ class Recommender(nn.Module):
         """The loss of a training batch, a scalar."""
         vectors = self.item_encoder(batch)  # (U, D)
         table = torch.cat([torch.zeros_like(vectors[:1]), vectors])  # (U+1, D), row 0 = pad
-        states = self.user_encoder(table[batch.inverse[:, :-1]], batch.mask[:, :-1], batch)
+        states = self.user_encoder(table[batch.inputs], batch.input_mask, batch)
         return self.objective(states, table, batch)
 
 

@@ -19,13 +19,13 @@ MASKED = -1e4  # the papers' constant, not minus infinity
 
 
 def bce(states: Tensor, table: Tensor, batch: Batch) -> Tensor:
-    """Binary cross-entropy of the next item and one negative, each averaged over the transitions, then added."""
+    """Binary cross-entropy of what is predicted and one negative, each averaged over the places, then added."""
     if batch.negatives is None:
         msg = "the bce objective got a batch without negatives; open Sequences with negatives=True"
         raise ValueError(msg)
-    real = batch.mask[:, :-1]
-    state = states[real]  # (P, D), P = transitions of the batch
-    positive = (state * table[batch.inverse[:, 1:][real]]).sum(-1)
+    real = batch.predict
+    state = states[real]  # (P, D), P = places that predict
+    positive = (state * table[batch.goals[real]]).sum(-1)
     negative = (state * table[batch.negatives[real]]).sum(-1)
     one, zero = torch.ones_like(positive), torch.zeros_like(negative)
     return F.binary_cross_entropy_with_logits(positive, one) + F.binary_cross_entropy_with_logits(
@@ -41,15 +41,14 @@ def in_batch(states: Tensor, table: Tensor, batch: Batch) -> Tensor:
     once and its number of copies enters as log(copies): the same sum, far fewer columns. The target
     enters once. Equal to the loop definition up to float summation.
     """
-    b, width = batch.inverse.shape
-    n = table.shape[0]
-    real = batch.mask[:, :-1]
+    b, n = len(batch.inverse), table.shape[0]
+    real = batch.predict
     own = torch.zeros(b, n, dtype=torch.bool, device=table.device)
     own.scatter_(1, batch.inverse, torch.ones_like(batch.mask))
     copies = torch.bincount(batch.inverse.flatten(), minlength=n)
     debias = F.pad(batch.log_popularity, (1, 0))
-    row = torch.arange(b, device=table.device)[:, None].expand(b, width - 1)[real]
-    target = batch.inverse[:, 1:][real]
+    row = torch.arange(b, device=table.device)[:, None].expand(real.shape)[real]
+    target = batch.goals[real]
     logits = (states[real] @ table.T).float() - debias  # (P, U+1)
     exact = logits.gather(1, target[:, None])
     # Pads and items that are only negatives have no copies among the positions.

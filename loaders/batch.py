@@ -14,18 +14,26 @@ __all__ = ["Batch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One batch of B sequences with T inputs and one target each; U unique items, N text tokens.
+    """One batch of B sequences with W places each; U unique items, N text tokens, S pixels a side.
 
     users          (B,) int64         user of each sequence
     unique_items   (U,) int64         items 1..n_items that occur in this batch, ascending
-    inverse        (B, T+1) int64     0 at pads (on the left), else 1..U: index into the unique items.
-                                      Row i of a model's item table is unique item i; row 0 is zero.
-                                      Inputs are [:, :-1], their next items [:, 1:], the last column the target.
-    mask           (B, T+1) bool      True = an item
-    negatives      (B, T) int64       inverse index of one negative a transition, stored at its input; 0 at pads
+    inverse        (B, W) int64       0 at pads (on the left), else 1..U: index into the unique items.
+                                      Row i of a model's item table is unique item i; row 0 is zero
+    mask           (B, W) bool        True = an item
+    predict        (B, P) bool        True where something is to be predicted. P = W-1: the state at place t
+                                      tells the item at t+1. P = W: the item at the place itself, which the
+                                      model must not see (samples masked and pairs)
+    negatives      (B, P) int64       inverse index of one negative for each thing predicted, else 0
+    later          (B, A) int64       sample sub-sequences only: inverse index of the items after the cut, then 0;
+                                      its negatives are (B, A)
     log_popularity (U,) float32       log of each item's share of the train rows; 0 for an item never there
     tokens         (U, N) int64       token ids of each unique item, with `token_mask` (U, N) True = valid
     text           list of U strings  where no tokenizer was given
+    has_text       (U,) bool          False where the dataset has no text of the item
+    pixels         (U, 3, S, S) uint8 RGB, channels_last in memory; mid grey where there is no cover
+    has_image      (U,) bool          False where the dataset has no cover of the item
+    features       (U, F) float32     rows of a feature bundle; zero where the bundle has none
     history_items  (H,) int64         evaluation only: flat item numbers that cannot be recommended,
     history_rows   (H,) int64         and the sequence of the batch each belongs to
     """
@@ -34,13 +42,34 @@ class Batch:
     unique_items: Tensor
     inverse: Tensor
     mask: Tensor
+    predict: Tensor
     log_popularity: Tensor
     negatives: Tensor | None = None
+    later: Tensor | None = None
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
     text: list[str] | None = None
+    has_text: Tensor | None = None
+    pixels: Tensor | None = None
+    has_image: Tensor | None = None
+    features: Tensor | None = None
     history_items: Tensor | None = None
     history_rows: Tensor | None = None
+
+    @property
+    def inputs(self) -> Tensor:
+        """(B, P) what a user encoder reads, as `inverse`; hidden places are those of `predict` where P = W."""
+        return self.inverse[:, : self.predict.shape[1]]
+
+    @property
+    def input_mask(self) -> Tensor:
+        """(B, P) bool, True = an item."""
+        return self.mask[:, : self.predict.shape[1]]
+
+    @property
+    def goals(self) -> Tensor:
+        """(B, P) what each place predicts, as `inverse`; meaningful where `predict` is True."""
+        return self.inverse[:, -self.predict.shape[1] :]
 
     @property
     def targets(self) -> Tensor:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from loaders.batch import Batch
-from loaders.sequences import BATCHES, ORDER, Sequences
-from ninerec_data import UsageError, draws
+from loaders.sequences import Sequences
+from ninerec_data import NineRecError, UsageError, draws
 
 __all__ = ["Loader", "make_loader"]
+
+ORDER, BATCHES = 11, 12  # streams of the counter hash
 
 
 class Loader:
@@ -58,17 +60,22 @@ class Loader:
         return self.at(epoch)
 
     def at(self, epoch: int, position: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `position` on."""
+        """The batches of an epoch from `position` on.
+
+        An error of content (a shard that vanished, a damaged cover) is raised as it is, also from a worker.
+        """
         keys = [(epoch, at) for at in range(position, len(self))]
-        return iter(
-            torch.utils.data.DataLoader(
-                _Batches(self),
-                sampler=keys,  # type: ignore[arg-type]
-                batch_size=None,
-                num_workers=self.workers,
-                pin_memory=torch.cuda.is_available(),
-            )
+        made = torch.utils.data.DataLoader(
+            _Batches(self),
+            sampler=keys,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
         )
+        for batch in made:
+            if isinstance(batch, NineRecError):
+                raise batch
+            yield batch
 
     def make(self, epoch: int, position: int) -> Batch:
         """One batch by its place: this rank's slice of global batch `position`."""
@@ -94,14 +101,20 @@ class Loader:
         return self._orders[epoch]
 
 
-class _Batches(torch.utils.data.Dataset[Batch]):
-    """Adapter: a (epoch, position) key is a whole batch."""
+class _Batches(torch.utils.data.Dataset[Batch | NineRecError]):
+    """Adapter: a (epoch, position) key is a whole batch.
+
+    An error meant for the user travels as a value: torch would wrap it in a worker's traceback.
+    """
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        return self.loader.make(*key)
+    def __getitem__(self, key: tuple[int, int]) -> Batch | NineRecError:
+        try:
+            return self.loader.make(*key)
+        except NineRecError as error:
+            return error
 
 
 def make_loader(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from loaders.batch import Batch
-from loaders.titles import load_tokenizer, title_tokens
-from ninerec_data import CheckFailed, Dataset, UsageError, draws
-from ninerec_data.errors import nearest
+from loaders.content import Content
+from loaders.negatives import Negatives
+from loaders.samples import SAMPLES, Places
+from ninerec_data import Dataset, UsageError
+from ninerec_data.errors import refuse_unknown
 from ninerec_data.slices import rows_of
 
 __all__ = ["PARTS", "Sequences"]
 
 PARTS = ("train", "valid", "test", "cold", "new", "cold-outside", "new-outside")
-CONTENT = ("ids", "text")
-ORDER, BATCHES, NEGATIVES = 11, 12, 13  # streams of the counter hash
 Ints = NDArray[np.int64]
 
 
@@ -31,13 +30,19 @@ class Sequences:
     part: train gives s[:-2] (all its transitions are targets), valid ends at s[-2], test at s[-1];
         cold and new are the test sequences whose target has 1-9 or 0 train rows; the -outside parts
         come from users left outside the draw (PAPERS_AND_CODE 2.1 step 5, 2.4; DESIGN 5).
-    content: "ids" (nothing but item numbers), "text" (token ids with a tokenizer, strings without).
+    content: "ids" (nothing but item numbers), "text", "image", "features".
+    sample: what is predicted from what (`loaders.samples`): s2s, s2o, masked, pairs, subsequences.
+        mask_rate: share of the places that masked hides; ahead: items that subsequences predicts.
     max_length: model positions L; default the split's keep_last - 3.
-    tokenizer: a folder or file `loaders.load_tokenizer` reads; language: default the dataset's last.
-    negatives: whether training batches carry one seeded negative a transition, uniform over the
-        pool minus the user's train items (PAPERS_AND_CODE 3.1).
+    negatives: whether training batches carry one seeded negative for each thing predicted, by
+        `sampler`: "uniform" over the pool or by "popularity", without the user's train items.
+    The rest says how content is read.
+        text: tokenizer (a folder or file `loaders.load_tokenizer` reads; strings without), language
+        (default the dataset's last), max_tokens. image: image_size (default as prepared), threads that
+        decode, decoded (from a cache on disk, made once). features: the bundle's folder.
 
-    `len()` is the number of sequences.
+    `len()` is the number of sequences; of train pairs, of pairs.
+    Raises UsageError for what cannot be meant, MissingData for content that was not prepared.
     """
 
     def __init__(
@@ -46,36 +51,33 @@ class Sequences:
         part: str = "train",
         content: Sequence[str] = ("ids",),
         *,
+        sample: str = "s2s",
         max_length: int | None = None,
-        tokenizer: str | Path | None = None,
-        language: str | None = None,
-        max_tokens: int = 30,
         negatives: bool = True,
+        sampler: str = "uniform",
+        mask_rate: float = 0.4,
+        ahead: int = 3,
+        **of_content: Any,
     ) -> None:
-        _known("part", part, PARTS)
-        for kind in content:
-            _known("content", kind, CONTENT)
-        self.ds, self.part, self.content = ds, part, tuple(content)
+        refuse_unknown("part", part, PARTS)
+        refuse_unknown("sample", sample, SAMPLES)
+        if not 0 < mask_rate <= 1 or ahead < 1:
+            msg = f"mask_rate is {mask_rate} and ahead {ahead}; expected above 0 up to 1, and at least 1"
+            raise UsageError(msg)
+        self.ds, self.part, self.sample = ds, part, sample
+        self.mask_rate, self.ahead = mask_rate, ahead
         self.max_length = max_length or ds.protocol.split.keep_last - 3
-        self.user, self.first, self.target = _rows_of_part(ds, part)
+        self.user, self.first, self.last = _rows_of_part(ds, part)
+        self.target = self.last
+        if sample == "pairs":
+            self._each_pair()
         self.start = np.maximum(self.first, self.target - self.max_length)
-        self.pool = np.flatnonzero(ds.in_pool)
-        self.negatives = negatives and part == "train"
-        if self.negatives:
-            self._refuse_no_negative()
+        self.negatives: Negatives | None = None
+        if negatives and part == "train":
+            self.negatives = Negatives(ds, sampler, self.user, self.first, self.last)
         counts = np.maximum(ds.train_count, 1) / max(int(ds.train_count.sum()), 1)
         self.log_popularity = np.where(ds.train_count > 0, np.log(counts), 0.0).astype(np.float32)
-        self.titles, self.texts = None, None
-        if "text" in self.content:
-            if not ds.languages:
-                msg = f"{ds.name} has no text; train on ids: --item-encoder id"
-                raise UsageError(msg)
-            language = language or ds.languages[-1]
-            if tokenizer is None:
-                self.texts = np.array(["", *ds.text(language)], dtype=object)
-            else:
-                made = load_tokenizer(Path(tokenizer))
-                self.titles = title_tokens(ds, made, language=language, max_tokens=max_tokens)
+        self.content = Content(ds, content, **of_content)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -86,97 +88,60 @@ class Sequences:
         return self.target + 1 - self.start
 
     def batch(self, index: Ints, *, seed: int = 0, epoch: int = 0) -> Batch:
-        """Sequences `index` as one batch; negatives are a function of (seed, epoch, user, slot) alone."""
-        target, start = self.target[index], self.start[index]
-        width = int((target - start).max(initial=1)) + 1
-        row = target[:, None] + np.arange(1 - width, 1)
-        mask = row >= start[:, None]
-        items = np.where(mask, self.ds.item_of_row[np.where(mask, row, 0)], 0).astype(np.int64)
-        drawn = self._negatives(index, mask, seed, epoch) if self.negatives else None
-        unique, inverse = np.unique(
-            np.concatenate([[0], items.ravel(), () if drawn is None else drawn.ravel()]).astype(
-                np.int64
-            ),
-            return_inverse=True,
-        )
-        inverse, shown = inverse[1:], unique[1:]
-        values = {
-            "users": self.user[index],
-            "inverse": inverse[: items.size].reshape(items.shape),
-            "mask": mask,
-            **self._content(shown),
-        }
-        if drawn is not None:
-            values["negatives"] = inverse[items.size :].reshape(drawn.shape)
+        """Sequences `index` as one batch; all that is drawn is a function of (seed, epoch, user, place) alone."""
+        places = SAMPLES[self.sample](self, index, seed, epoch)
+        shown = [self._items(places.rows, places.mask)]
+        if places.later is not None and places.later_mask is not None:
+            shown.append(self._items(places.later, places.later_mask))
+        if self.negatives:
+            shown.append(self._negatives(places, index, seed, epoch))
+        flat = np.concatenate([[0], *(array.ravel() for array in shown)])
+        unique, inverse = np.unique(flat, return_inverse=True)
+        ends = np.cumsum([1, *(array.size for array in shown)])
+        found = [
+            torch.from_numpy(inverse[start:end].reshape(array.shape))
+            for start, end, array in zip(ends, ends[1:], shown, strict=False)
+        ]
+        values: dict[str, Any] = {"inverse": found[0]}
+        if places.later is not None:
+            values["later"] = found[1]
+        if self.negatives:
+            values["negatives"] = found[-1]
         if self.part != "train":
-            values["history_items"], values["history_rows"] = self._history(index)
-        return self._as_batch(values, shown)
+            history = self._history(index)
+            values["history_items"], values["history_rows"] = map(torch.from_numpy, history)
+        return self._batch(unique[1:], self.user[index], places.mask, places.predict, **values)
 
     def items(self, items: Ints) -> Batch:
         """A batch of no sequences that holds the content of `items`: what an item encoder reads."""
         none = np.zeros((0, 1), np.int64)
-        values = {"users": none[:, 0], "inverse": none, "mask": none > 0, **self._content(items)}
-        return self._as_batch(values, items)
+        return self._batch(items, none[:, 0], none > 0, none > 0, inverse=torch.from_numpy(none))
 
-    def _content(self, items: Ints) -> dict[str, NDArray[Any]]:
-        content: dict[str, NDArray[Any]] = {
-            "unique_items": items,
-            "log_popularity": self.log_popularity[items],
-        }
-        if self.titles is not None:
-            content["tokens"], content["token_mask"] = self.titles.of(items)
-        return content
+    def _batch(self, items: Ints, users: Ints, mask: Any, predict: Any, **values: Any) -> Batch:
+        return Batch(
+            users=torch.from_numpy(users),
+            unique_items=torch.from_numpy(items),
+            mask=torch.from_numpy(mask),
+            predict=torch.from_numpy(predict),
+            log_popularity=torch.from_numpy(self.log_popularity[items]),
+            **values,
+            **self.content.of(items),
+        )
 
-    def _as_batch(self, values: dict[str, NDArray[Any]], items: Ints) -> Batch:
-        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
-        text = None if self.texts is None else list(self.texts[items])
-        return Batch(**tensors, text=text)
+    def _items(self, rows: Ints, mask: NDArray[np.bool_]) -> Ints:
+        """The items of rows, 0 where there is none."""
+        return np.where(mask, self.ds.item_of_row[np.where(mask, rows, 0)], 0).astype(np.int64)
 
-    def _negatives(self, index: Ints, mask: NDArray[np.bool_], seed: int, epoch: int) -> Ints:
-        """(B, T) one draw a transition, drawn again while it is one of the user's train items.
-
-        The slot counts from the sequence's end, so trimmed pads change nothing.
-        """
-        need = mask[:, :-1]
-        slot = np.arange(need.shape[1])[::-1]
-        owner = self.user[index][:, None]
-        out = np.zeros(need.shape, np.int64)
-        rows, columns = np.nonzero(need)
-        for attempt in range(1000):
-            high = len(self.pool)
-            key = (seed, NEGATIVES, epoch, owner[rows, 0], slot[columns], attempt)
-            drawn = self.pool[draws.integers(high, *key)]
-            taken = self._in_train(index[rows], drawn)
-            out[rows, columns] = drawn
-            rows, columns = rows[taken], columns[taken]
-            if not len(rows):
-                return out
-        msg = f"{self.ds.name}: no negative found in 1,000 draws for {len(rows)} transitions"
-        raise CheckFailed(msg)
-
-    def _refuse_no_negative(self) -> None:
-        """Raise CheckFailed where some user's train items are all the candidates there are."""
-        longest = int((self.target + 1 - self.first).max(initial=0))
-        if longest < len(self.pool):
-            return
-        rows = rows_of(self.first, self.target + 1)
-        owner = np.repeat(np.arange(len(self)), self.target + 1 - self.first)
-        met = np.unique(np.stack([owner, self.ds.item_of_row[rows]], 1), axis=0)
-        if np.bincount(met[:, 0][self.ds.in_pool[met[:, 1]]]).max(initial=0) >= len(self.pool):
-            msg = (
-                f"{self.ds.name}: some user's train items are all {len(self.pool)} candidates, so no "
-                "negative can be drawn; train with --objective in-batch"
-            )
-            raise CheckFailed(msg)
-
-    def _in_train(self, index: Ints, drawn: Ints) -> NDArray[np.bool_]:
-        """Whether each drawn item is among the train items of sequence `index` (all of them, uncut)."""
-        first, last = self.first[index], self.target[index]
-        longest = int((last + 1 - first).max(initial=1))
-        row = first[:, None] + np.arange(longest)
-        met = self.ds.item_of_row[np.minimum(row, last[:, None])]
-        taken: NDArray[np.bool_] = (met == drawn[:, None]).any(1)
-        return taken
+    def _negatives(self, places: Places, index: Ints, seed: int, epoch: int) -> Ints:
+        """One draw for each row that is predicted, in its place."""
+        rows, wanted = places.rows[:, -places.predict.shape[1] :], places.predict
+        if places.later is not None and places.later_mask is not None:
+            rows, wanted = places.later, places.later_mask
+        out = np.zeros(wanted.shape, np.int64)
+        owner = np.broadcast_to(index[:, None], wanted.shape)[wanted]
+        assert self.negatives is not None
+        out[wanted] = self.negatives(owner, rows[wanted], seed=seed, epoch=epoch)
+        return out
 
     def _history(self, index: Ints) -> tuple[Ints, Ints]:
         """Items before each target that the protocol bars from being recommended, flat with their rows."""
@@ -186,6 +151,16 @@ class Sequences:
         target = self.target[index]
         items = self.ds.item_of_row[rows_of(first, target)].astype(np.int64)
         return items, np.repeat(np.arange(len(index)), target - first)
+
+    def _each_pair(self) -> None:
+        """Of train, each row of a sequence becomes a sequence whose target it is."""
+        if self.part != "train":
+            return
+        several = self.last + 1 - self.first
+        self.target = rows_of(self.first, self.last + 1)
+        self.user, self.first, self.last = (
+            np.repeat(column, several) for column in (self.user, self.first, self.last)
+        )
 
 
 def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
@@ -205,9 +180,3 @@ def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
         hit = ds.group[ds.item_of_row[target]] == part
         user, start, target = user[hit], start[hit], target[hit]
     return user, start, target
-
-
-def _known(what: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        msg = f"unknown {what} '{value}'{nearest(value, known)} Known: {', '.join(known)}"
-        raise UsageError(msg)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ninerec.options import print_json, print_table, say
-from ninerec_data.errors import UsageError, nearest
+from ninerec_data.errors import UsageError, refuse_unknown
 from ninerec_data.home import find_home
 
 _EXAMPLES = """examples:
@@ -43,11 +43,7 @@ def run(args: argparse.Namespace) -> int:
         msg = f"--scenario '{args.scenario}' names none; expected some of {', '.join(SCENARIOS)}"
         raise UsageError(msg)
     for name in scenarios:
-        if name not in SCENARIOS:
-            msg = (
-                f"unknown scenario '{name}'{nearest(name, SCENARIOS)} Known: {', '.join(SCENARIOS)}"
-            )
-            raise UsageError(msg)
+        refuse_unknown("scenario", name, SCENARIOS)
     home = find_home(args.home)
     result = evaluate_run(home, find_run(home, args.name), scenarios, args.split, args.device)
     if args.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,25 @@ class Dataset:
 
         return Covers.of(self.folder / "covers", self.items, self._shards)
 
+    @cached_property
+    def has_cover(self) -> NDArray[np.bool_]:
+        """(n_items + 1,) whether an item has a cover of its own; False for the pad."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        return np.concatenate([[False], pc.equal(self.items["cover"], "ok").to_numpy()])
+
+    @cached_property
+    def cover_size(self) -> int:
+        """Pixels a side of the prepared covers."""
+        manifest = read_manifest(self.covers.folder / "manifest.json")
+        return int(manifest["parameters"]["recipe"]["size"])  # type: ignore[index]
+
+    @property
+    def covers_index(self) -> str:
+        """sha256 of the covers' index: of every JPEG. Other pixels give another one."""
+        return str(self.manifest["covers"]["index"])
+
     def cover(self, item: int) -> bytes | None:
         """The JPEG of one item, None where it has no cover. Raises MissingData as `covers` does."""
         return self.covers[item]
@@ -180,6 +199,30 @@ class Dataset:
     def item_ids(self) -> list[str]:
         """The release's ids of items 1..n_items."""
         return list(self.items["item_id"].to_pylist())
+
+    @property
+    def user_ids(self) -> list[str]:
+        """The release's ids of users 0..n_users-1."""
+        return list(self.users["user_id"].to_pylist())
+
+    def items_of(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
+        """(n,) the numbers of items by the release's ids; UsageError names the first unknown one."""
+        return self._numbers("item", self.items["item_id"], item_ids, first=1)
+
+    def users_of(self, user_ids: Iterable[str]) -> NDArray[np.int64]:
+        """(n,) the numbers of users by the release's ids; UsageError names the first unknown one."""
+        return self._numbers("user", self.users["user_id"], user_ids, first=0)
+
+    def _numbers(self, what: str, known: Any, ids: Iterable[str], *, first: int) -> Any:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        asked = pa.array([str(one) for one in ids], pa.string())
+        found = pc.index_in(asked, known.combine_chunks().cast(pa.string()))
+        if found.null_count:
+            odd = asked[pc.index(found.is_null(), True).as_py()].as_py()
+            raise UsageError(f"{self.name} has no {what} '{odd}'; ds.{what}_ids holds those it has")
+        return found.to_numpy().astype("int64") + first
 
 
 def open_dataset(
@@ -198,7 +241,9 @@ def open_dataset(
     is of another schema version or changed since its manifest, UsageError for an unknown name.
     """
     from ninerec_data.catalog import find
+    from ninerec_data.shadows import warn_of_loaders
 
+    warn_of_loaders()
     place = find_home(home)
     if not (place.prepared(name) / "manifest.json").exists():
         entry, alias_split = find(name)

@@ -23,6 +23,7 @@ __all__ = [
     "TermsError",
     "UsageError",
     "nearest",
+    "refuse_unknown",
 ]
 
 
@@ -66,3 +67,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence on an unknown word: `; did you mean 'x'?`, or a full stop where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def refuse_unknown(what: str, value: str, known: Iterable[str]) -> None:
+    """Raise UsageError where a word is none of the known ones, with the nearest and all of them."""
+    if value not in (names := list(known)):
+        msg = f"unknown {what} '{value}'{nearest(value, names)} Known: {', '.join(names)}"
+        raise UsageError(msg)

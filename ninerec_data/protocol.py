@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ninerec_data.errors import UsageError, nearest
+from ninerec_data.errors import UsageError, refuse_unknown
 from ninerec_data.files import hash_of
 
 __all__ = ["PROTOCOLS", "Protocol", "Split", "get_protocol", "split_from"]
@@ -137,9 +137,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 def get_protocol(name: str, **split: Any) -> Protocol:
     """Return a named protocol with some split fields replaced, e.g. `get_protocol("strict", keep_last=13)`."""
-    if name not in PROTOCOLS:
-        msg = f"unknown protocol '{name}'{nearest(name, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}"
-        raise UsageError(msg)
+    refuse_unknown("protocol", name, PROTOCOLS)
     found = PROTOCOLS[name]
     return replace(found, split=split_from(split, found.split))
 
@@ -148,7 +146,5 @@ def split_from(values: Mapping[str, Any], base: Split | None = None) -> Split:
     """Replace fields of a Split by name; an unknown name is refused with the nearest one."""
     known = [f.name for f in fields(Split)]
     for key in values:
-        if key not in known:
-            msg = f"unknown split field '{key}'{nearest(key, known)} Known: {', '.join(known)}"
-            raise UsageError(msg)
+        refuse_unknown("split field", key, known)
     return replace(base or Split(), **values)

@@ -136,6 +136,10 @@ class Covers:
         offset = int(self.offset[item])
         return self._map(int(self.shard[item]))[offset : offset + int(self.size[item])]
 
+    def path(self, item: int) -> Path:
+        """The shard of an item's cover."""
+        return self.folder / shard_name(int(self.shard[item]))
+
     def _map(self, shard: int) -> mmap.mmap:
         found = self._maps.get(shard)
         if found is None:

@@ -146,7 +146,7 @@ def test_negatives_are_uniform_over_the_pool_but_the_train_items(ds: Dataset) ->
     for epoch in range(600):
         counts.update(*drawn_of(train.batch(at, seed=11, epoch=epoch)).values())
     n, cells = sum(counts.values()), len(counts)
-    assert cells == len(train.pool) - int(train.lengths.max())
+    assert cells == len(train.negatives.pool) - int(train.lengths.max())
     statistic = sum((c - n / cells) ** 2 for c in counts.values()) / (n / cells)
     assert statistic < chi_square_limit(cells)
 

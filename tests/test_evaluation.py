@@ -219,6 +219,7 @@ def block(scores: list[float], target: int, history: list[int], *, misses: bool 
         unique_items=torch.tensor([target]),
         inverse=torch.tensor([[0, 1]]),
         mask=torch.tensor([[False, True]]),
+        predict=torch.tensor([[False]]),
         log_popularity=torch.zeros(1),
         history_items=torch.tensor(history, dtype=torch.int64) if history else none,
         history_rows=torch.zeros(len(history), dtype=torch.int64),

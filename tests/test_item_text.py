@@ -23,6 +23,7 @@ def text_batch(tokens: Tensor, mask: Tensor) -> Batch:
         unique_items=torch.arange(1, len(tokens) + 1),
         inverse=none,
         mask=none > 0,
+        predict=none > 0,
         log_popularity=torch.zeros(len(tokens)),
         tokens=tokens,
         token_mask=mask,

@@ -35,6 +35,7 @@ def batch_of(rows: Rows, negatives: Rows | None = None) -> Batch:
         unique_items=unique,
         inverse=torch.searchsorted(table, items),
         mask=items > 0,
+        predict=items[:, :-1] > 0,
         negatives=None if drawn is None else torch.searchsorted(table, drawn),
         log_popularity=torch.tensor([math.log(POPULARITY[i]) for i in unique.tolist()]),
     )
@@ -188,6 +189,7 @@ def test_columns_of_pads_in_front_change_no_loss(name: str) -> None:
         trimmed,
         inverse=pad(trimmed.inverse, (3, 0)),
         mask=pad(trimmed.mask, (3, 0)),
+        predict=pad(trimmed.predict, (3, 0)),
         negatives=None if negatives is None else pad(trimmed.negatives, (3, 0)),
     )
     wide_states = torch.cat([torch.randn(2, 3, DIM, dtype=torch.float64) * 9, states], 1)
