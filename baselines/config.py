@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+FREE = ("device", "workers", "threads", "decoded", "save_minutes")  # of [train]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
     """What is learnt from. `split` holds the Split fields that differ from the dataset's defaults."""
@@ -37,6 +40,9 @@ class Data:
     protocol: str = "ninerec-2023"
     language: str = ""  # "" = the dataset's last (English where there is one)
     max_tokens: int = 30  # special tokens included
+    image_size: int = 0  # pixels a side, scaled on load; 0 = as prepared
+    sample: Literal["s2s", "s2o"] = "s2s"  # every transition predicts, or a sequence's last alone
+    sampler: Literal["uniform", "popularity"] = "uniform"  # of negatives
     similar: int = 1  # over 1: batches of like lengths, formed inside windows of this many batches
     split: Mapping[str, Any] = field(default_factory=dict)
 
@@ -46,7 +52,7 @@ class Model:
     """The three parts and their sizes."""
 
     user_encoder: Literal["sasrec"] = "sasrec"
-    item_encoder: Literal["id", "text"] = "id"
+    item_encoder: Literal["id", "text", "image", "text+image", "frozen"] = "id"
     objective: Literal["bce", "in-batch"] = "bce"
     dim: int = 512
     layers: int = 2
@@ -54,7 +60,11 @@ class Model:
     dropout: float = 0.1
     text_model: str = "bert-base-uncased"  # a local folder or a hub name
     weights: Literal["pretrained", "none"] = "pretrained"
-    frozen: bool = False  # keep the text model's weights as they are
+    image_model: str = "resnet18"  # torchvision's resnet18, 34, 50, swin_t, swin_s, swin_b
+    image_weights: str = ""  # a file of weights; "" = as `weights` says
+    frozen: bool = False  # keep the pretrained model's weights as they are
+    fusion: Literal["sum", "concat", "gate"] = "gate"  # of text+image
+    features: str = ""  # of frozen: a bundle's name or folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,10 @@ class Train:
     item_weight_decay: float = 0.1
     epochs: int = 200
     patience: int = 30  # epochs without a strictly better validation metric
-    workers: int = 0
+    workers: int = 0  # processes that make batches
+    threads: int = 0  # that decode covers, in each of them; 0 = the cores there are
+    decoded: bool = False  # read covers from a cache of raw pixels on disk, made once
+    save_minutes: float = 10.0  # between checkpoints within an epoch
     device: str = "auto"
     precision: Literal["float32", "bf16"] = (
         "bf16"  # of matrix products, where the device has bf16 units
@@ -78,7 +91,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole run. Its hash leaves out what cannot change a number: device and workers."""
+    """A whole run. Its hash leaves out what cannot change a number (FREE)."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -90,7 +103,7 @@ class Config:
     @property
     def hash(self) -> str:
         values = self.as_json()
-        for key in ("device", "workers"):
+        for key in FREE:
             del values["train"][key]
         return hash_of(values)
 
@@ -138,7 +151,7 @@ def changed_settings(config: Config, asked: Mapping[str, Any]) -> list[str]:
     """Dotted keys of `asked` that a run with this configuration does not have so."""
     have = _flat(config.as_json())
     have.update({f"data.split.{key}": value for key, value in config.data.split.items()})
-    free = ("train.device", "train.workers")
+    free = [f"train.{key}" for key in FREE]
     return [
         f"{key}={value!r} (the run has {have.get(key)!r})"
         for key, value in asked.items()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from baselines.metrics import Ranks
 from baselines.model import Recommender
+from baselines.world import ALONE, World
 from loaders import Batch, Sequences
 from ninerec_data import CheckFailed
 
@@ -24,7 +25,12 @@ SCORES_IN_MEMORY = 1 << 26  # float64 scores of one block of users
 
 
 def evaluate(
-    model: Recommender, sequences: Sequences, *, batch_size: int = 512, exact: bool = True
+    model: Recommender,
+    sequences: Sequences,
+    *,
+    batch_size: int = 512,
+    exact: bool = True,
+    world: World = ALONE,
 ) -> Ranks:
     """Rank the target of every sequence among its candidates, in the order of `sequences`.
 
@@ -32,6 +38,7 @@ def evaluate(
     the history the protocol masks is taken out.
     exact: user encoder and scores in float64, so that neither batch size nor user order can move a
         rank; without it (validation between epochs, and on MPS, which has no float64) in float32.
+    world: its ranks share the items to encode and the users to rank; all get all ranks, no row twice.
     Raises CheckFailed for scores that are not finite.
     """
     ds = sequences.ds
@@ -41,35 +48,49 @@ def evaluate(
     model.eval()
     with torch.no_grad():
         dtype = torch.float64 if exact and device.type != "mps" else torch.float32
-        table = item_table(model, sequences).to(device, dtype)
+        table = item_table(model, sequences, world=world).to(device, dtype)
         users = copy.deepcopy(model.user_encoder).to(dtype) if exact else model.user_encoder
         in_pool = torch.from_numpy(ds.in_pool).to(device)
         block = max(1, min(batch_size, SCORES_IN_MEMORY // len(table)))
         order = np.argsort(sequences.lengths, kind="stable")  # like lengths together: few pads
         parts = []
-        for at in range(0, len(order), block):
+        for at in range(world.rank * block, len(order), world.size * block):
             batch = sequences.batch(order[at : at + block]).to(device)
             x = _look_up(table, batch.unique_items, batch.inputs)
             states = users(x, batch.input_mask, batch)[:, -1]
             counted = rank_block(states, table, in_pool, batch, target_misses=misses)
-            parts.append([batch.users, batch.targets, *counted])
+            columns = (batch.users, batch.targets, *counted)
+            parts.append([order[at : at + block], *(c.cpu().numpy() for c in columns)])
     model.train(was_training)
+    parts = [part for share in world.gathered(parts) for part in share]
     if not parts:
         none = np.zeros(0, np.int64)
         return Ranks(none, none, none, none, none, none > 0)
-    back = np.argsort(order)
-    columns = (torch.cat(column).cpu().numpy()[back] for column in zip(*parts, strict=True))
-    return Ranks(*columns)
+    place, *found = (np.concatenate(column) for column in zip(*parts, strict=True))
+    back = np.argsort(place)
+    return Ranks(*(column[back] for column in found))
 
 
-def item_table(model: Recommender, sequences: Sequences, *, chunk: int = 512) -> Tensor:
-    """(n_items + 1, D) float32 vectors of every item, row 0 zero, encoded in chunks."""
+def item_table(
+    model: Recommender, sequences: Sequences, *, chunk: int = 512, world: World = ALONE
+) -> Tensor:
+    """(n_items + 1, D) float32 vectors of every item, row 0 zero, encoded in chunks that ranks share."""
     device = next(model.parameters()).device
-    rows = []
-    for at in range(1, sequences.ds.n_items + 1, chunk):
-        items = np.arange(at, min(at + chunk, sequences.ds.n_items + 1))
-        rows.append(model.item_encoder(sequences.items(items).to(device)).float())
-    return torch.cat([torch.zeros_like(rows[0][:1]), *rows])
+    end = sequences.ds.n_items + 1
+    starts = range(1, end, chunk)
+    share = starts if len(starts) < world.size else starts[world.rank :: world.size]
+    rows = {}
+    for at in share:
+        batch = sequences.items(np.arange(at, min(at + chunk, end))).to(device)
+        rows[at] = model.item_encoder(batch).float()
+    if share is not starts:
+        every = world.rows(torch.cat([rows[at] for at in share]))
+        chunks = [
+            torch.split(each, [min(chunk, end - at) for at in starts[rank :: world.size]])
+            for rank, each in enumerate(every)
+        ]
+        rows = {at: chunks[i % world.size][i // world.size] for i, at in enumerate(starts)}
+    return torch.cat([torch.zeros_like(rows[1][:1]), *(rows[at] for at in starts)])
 
 
 def rank_block(

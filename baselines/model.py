@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from baselines.config import Config
-from baselines.item_id import IdEncoder
 from baselines.objectives import OBJECTIVES
 from baselines.sasrec import SASRec
+from baselines.world import ALONE, World
 from loaders import Batch, Sequences
 from ninerec_data import Dataset, Home, open_dataset
 
-__all__ = ["Recommender", "build_model", "open_data", "open_part", "parameter_groups"]
+__all__ = [
+    "ITEM_ENCODERS",
+    "Recommender",
+    "build_model",
+    "fingerprint_of",
+    "item_encoder",
+    "open_data",
+    "open_part",
+    "parameter_groups",
+]
+
+# name -> module:class. The class declares `needs(config)`, what `Sequences` must give it, and `of(config, ds)`.
+ITEM_ENCODERS: Mapping[str, str] = {
+    "id": "baselines.item_id:IdEncoder",
+    "text": "baselines.item_text:TextEncoder",
+    "image": "baselines.item_image:ImageEncoder",
+    "text+image": "baselines.item_text_image:TextImageEncoder",
+    "frozen": "baselines.item_frozen:FrozenEncoder",
+}
 
 
 class Recommender(nn.Module):
@@ -30,26 +51,60 @@ class Recommender(nn.Module):
         super().__init__()
         self.item_encoder, self.user_encoder, self.objective = item_encoder, user_encoder, objective
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of a training batch, a scalar."""
+    def forward(self, batch: Batch, world: World = ALONE) -> Tensor:
+        """The loss of a training batch, a scalar; in a world, this rank's part of the global batch's loss."""
         vectors = self.item_encoder(batch)  # (U, D)
         table = torch.cat([torch.zeros_like(vectors[:1]), vectors])  # (U+1, D), row 0 = pad
         states = self.user_encoder(table[batch.inputs], batch.input_mask, batch)
-        return self.objective(states, table, batch)
+        loss: Tensor
+        if world.size == 1:
+            loss = self.objective(states, table, batch)
+            return loss
+        table, batch = _whole(vectors, batch, world)
+        predicted = batch.predict.sum()
+        share: Tensor = predicted / world.sum(predicted.clone())
+        if not predicted:  # an idle rank
+            return (states.sum() + table.sum()) * 0.0
+        loss = self.objective(states, table, batch)
+        return loss * share
+
+
+def _whole(vectors: Tensor, batch: Batch, world: World) -> tuple[Tensor, Batch]:
+    """The item table of the global batch, and this rank's sequences as indices into it.
+
+    An item that several ranks encoded is read from the first of them.
+    """
+    items = torch.cat(world.rows(batch.unique_items))
+    every = torch.cat(world.rows(vectors))
+    copies = torch.cat(world.rows(batch.copies))
+    popularity = torch.cat(world.rows(batch.log_popularity))
+    unique, place = torch.unique(items, return_inverse=True)
+    at = torch.arange(len(items), device=items.device)
+    first = torch.full_like(unique, len(items)).scatter_reduce(0, place, at, "amin")
+    here = torch.searchsorted(unique, batch.unique_items) + 1
+    number = torch.cat([torch.zeros_like(here[:1]), here])
+    table = torch.cat([torch.zeros_like(every[:1]), every[first]])
+    return table, replace(
+        batch,
+        unique_items=unique,
+        inverse=number[batch.inverse],
+        negatives=None if batch.negatives is None else number[batch.negatives],
+        copies=torch.zeros_like(unique).index_add(0, place, copies),
+        log_popularity=popularity[first],
+    )
+
+
+def item_encoder(name: str) -> Any:
+    """The class of an item encoder; its module, and what that imports, is loaded now."""
+    module, _, kind = ITEM_ENCODERS[name].partition(":")
+    return getattr(importlib.import_module(module), kind)
 
 
 def build_model(config: Config, ds: Dataset) -> Recommender:
     """The model of a configuration, its initial weights a function of the seed."""
     m = config.model
     torch.manual_seed(config.train.seed)
-    if m.item_encoder == "id":
-        item_encoder: nn.Module = IdEncoder(n_items=ds.n_items, dim=m.dim)
-    else:
-        from baselines.item_text import TextEncoder, load_backbone
-
-        item_encoder = TextEncoder(
-            load_backbone(m.text_model, m.weights), dim=m.dim, frozen=m.frozen
-        )
+    items = item_encoder(m.item_encoder).of(config, ds)
     user_encoder = SASRec(
         dim=m.dim,
         max_length=ds.protocol.split.keep_last - 3,
@@ -58,7 +113,7 @@ def build_model(config: Config, ds: Dataset) -> Recommender:
         dropout=m.dropout,
     )
     return Recommender(
-        item_encoder=item_encoder, user_encoder=user_encoder, objective=OBJECTIVES[m.objective]
+        item_encoder=items, user_encoder=user_encoder, objective=OBJECTIVES[m.objective]
     )
 
 
@@ -70,19 +125,30 @@ def open_data(config: Config, home: Home) -> Dataset:
 
 def open_part(config: Config, ds: Dataset, part: str) -> Sequences:
     """The sequences of a part with the content the configured item encoder needs."""
-    if config.model.item_encoder == "id":
-        return Sequences(ds, part, negatives=config.model.objective == "bce")
-    from baselines.item_text import tokenizer_folder
-
     return Sequences(
         ds,
         part,
-        ("text",),
-        tokenizer=tokenizer_folder(config.model.text_model),
-        language=config.data.language or None,
-        max_tokens=config.data.max_tokens,
+        sample=config.data.sample,
         negatives=config.model.objective == "bce",
+        sampler=config.data.sampler,
+        threads=config.train.threads or None,
+        decoded=config.train.decoded,
+        **item_encoder(config.model.item_encoder).needs(config),
     )
+
+
+def fingerprint_of(config: Config, ds: Dataset) -> dict[str, str]:
+    """File name -> sha256 of all that a run learns from: tables, and covers or features where it reads them."""
+    found = dict(ds.fingerprint)
+    needs = item_encoder(config.model.item_encoder).needs(config)
+    if "image" in needs["content"]:
+        found["covers"] = ds.covers_index
+    if "features" in needs["content"]:
+        from loaders.features import find_features, fingerprint
+
+        home = Home(ds.folder.parents[1])
+        found["features"] = fingerprint(find_features(home, ds.name, needs["features"]))
+    return found
 
 
 def parameter_groups(model: Recommender, config: Config) -> Iterator[dict[str, object]]:

@@ -45,7 +45,7 @@ def in_batch(states: Tensor, table: Tensor, batch: Batch) -> Tensor:
     real = batch.predict
     own = torch.zeros(b, n, dtype=torch.bool, device=table.device)
     own.scatter_(1, batch.inverse, torch.ones_like(batch.mask))
-    copies = torch.bincount(batch.inverse.flatten(), minlength=n)
+    copies = F.pad(batch.copies, (1, 0))
     debias = F.pad(batch.log_popularity, (1, 0))
     row = torch.arange(b, device=table.device)[:, None].expand(real.shape)[real]
     target = batch.goals[real]
@@ -53,9 +53,7 @@ def in_batch(states: Tensor, table: Tensor, batch: Batch) -> Tensor:
     exact = logits.gather(1, target[:, None])
     # Pads and items that are only negatives have no copies among the positions.
     logits = (logits + copies.clamp(min=1).log()).masked_fill(own[row], MASKED)
-    absent = copies == 0
-    absent[0] = True
-    logits = logits.masked_fill(absent, MASKED).scatter(1, target[:, None], exact)
+    logits = logits.masked_fill(copies == 0, MASKED).scatter(1, target[:, None], exact)
     return F.cross_entropy(logits, target)
 
 

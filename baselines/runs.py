@@ -15,7 +15,7 @@ from safetensors.torch import save as save_safetensors
 
 from baselines.config import Config, make_config, to_toml
 from baselines.metrics import Ranks
-from ninerec_data import CheckFailed, Dataset, Home, MissingData, UsageError
+from ninerec_data import CheckFailed, Home, MissingData, UsageError
 from ninerec_data.errors import nearest
 from ninerec_data.files import atomic_write, canonical_json
 
@@ -38,23 +38,23 @@ class Run:
         train = replace(self.config.train, device=device)
         return Run(self.folder, replace(self.config, train=train))
 
-    def create(self, ds: Dataset) -> None:
+    def create(self, dataset: str, fingerprint: Mapping[str, str]) -> None:
         """Make the folder, where it is not there yet: when data and model are known to be good.
 
-        data.json keeps the sha256 of every table the run learns from: from bytes to number.
+        data.json keeps the sha256 of all that the run learns from: from bytes to number.
         """
         if (self.folder / "config.toml").exists():
-            self.check_data(ds)
+            self.check_data(dataset, fingerprint)
             return
-        atomic_write(self.folder / "data.json", canonical_json(ds.fingerprint))
+        atomic_write(self.folder / "data.json", canonical_json(fingerprint))
         atomic_write(self.folder / "config.toml", to_toml(self.config))
 
-    def check_data(self, ds: Dataset) -> None:
+    def check_data(self, dataset: str, fingerprint: Mapping[str, str]) -> None:
         """Raise CheckFailed where the prepared dataset is not the one the run was trained on."""
         kept = self.folder / "data.json"
-        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != ds.fingerprint:
+        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != fingerprint:
             msg = (
-                f"{ds.name} is not the data that {self.name} was trained on: it was prepared anew with other bytes; "
+                f"{dataset} is not the data that {self.name} was trained on: it was prepared anew with other bytes; "
                 "its numbers would not belong together. Train a new run, or import the former release again"
             )
             raise CheckFailed(msg)

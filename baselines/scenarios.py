@@ -9,9 +9,9 @@ from typing import Any
 from baselines.config import Config
 from baselines.evaluate import evaluate
 from baselines.metrics import Ranks
-from baselines.model import build_model, open_data, open_part
+from baselines.model import build_model, fingerprint_of, open_data, open_part
+from baselines.results import choose_device, describe, score
 from baselines.runs import Run
-from baselines.training import choose_device, describe, score
 from loaders import Sequences
 from ninerec_data import Dataset, Home, UsageError
 
@@ -31,7 +31,7 @@ def evaluate_run(
     """
     config = run.config
     ds = open_data(config, home)
-    run.check_data(ds)
+    run.check_data(ds.name, fingerprint_of(config, ds))
     model = build_model(config, ds)
     model.load_state_dict(run.load_best())
     model.to(choose_device(device)[0])

@@ -1,4 +1,4 @@
-"""The training loop: data, forward, loss, step, validation, checkpoint; plain PyTorch, one process.
+"""The training loop: data, forward, loss, step, validation, checkpoint; plain PyTorch, one process or torchrun's.
 
 Everything random is a function of (seed, epoch, step), so a resumed run takes the very steps an
 undisturbed one takes.
@@ -6,210 +6,222 @@ undisturbed one takes.
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from baselines.config import Config
 from baselines.evaluate import evaluate
-from baselines.metrics import Ranks
-from baselines.model import Recommender, build_model, open_data, open_part, parameter_groups
+from baselines.model import (
+    Recommender,
+    build_model,
+    fingerprint_of,
+    open_data,
+    open_part,
+    parameter_groups,
+)
+from baselines.results import Progress, choose_device, describe, score
 from baselines.runs import Run
-from loaders import Sequences, make_loader
-from ninerec_data import CheckFailed, Dataset, Home, UsageError, draws
+from baselines.world import ALONE, World
+from loaders import make_loader
+from ninerec_data import CheckFailed, Home, UsageError, draws
 from ninerec_data.files import lock
 
-__all__ = ["choose_device", "describe", "score", "train"]
+__all__ = ["train"]
 
 DROPOUT = 21  # stream of the counter hash
 
 
-@dataclass(slots=True)
-class Progress:
-    """Where a run stands: what a checkpoint holds beside weights and optimizer."""
-
-    epoch: int = 0  # epochs finished
-    best_epoch: int = 0
-    best: float = -1.0
-    seconds: float = 0.0
-
-
 def train(
-    home: Home, run: Run, *, test: bool = True, say: Callable[[str], None] = print
+    home: Home,
+    run: Run,
+    *,
+    test: bool = True,
+    say: Callable[[str], None] = print,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Train a run from where it stands to its end, keep the best checkpoint, evaluate it; return result.json.
 
     test: look at the test part once at the end (counted in `test_looks`).
+    world: the ranks that share each batch (`baselines.world.join`); the first writes and speaks.
     Raises CheckFailed where the loss is no longer finite; the best checkpoint is kept. UsageError where
     another process is at work on the run.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        msg = "training on several processes (torchrun) is not built yet; run `ninerec train` without torchrun"
-        raise UsageError(msg)
-    config = run.config
-    device, why = choose_device(config.train.device)
-    ds = open_data(config, home)
-    say(f"{run.name}: {ds}; {why}")
-    parts = {part: open_part(config, ds, part) for part in ("train", "valid")}
-    model = build_model(config, ds).to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
-    say(f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters")
-    with lock(run.folder.parent / f".{run.name}.lock"):
-        run.create(ds)
-        progress = _resume(run, model, optimizer)
-        while progress.epoch < config.train.epochs:
-            if progress.epoch - progress.best_epoch >= config.train.patience:
-                say(
-                    f"no better {ds.protocol.selection} for {config.train.patience} epochs: stopped"
-                )
+    training = _Training(home, run, world, say if world.first else lambda _: None)
+    alone = lock(run.folder.parent / f".{run.name}.lock") if world.first else nullcontext()
+    with alone:
+        training.begin()
+        return training.go(test=test)
+
+
+class _Training:
+    """One run in one process: its data, model, optimizer, and where it stands."""
+
+    def __init__(self, home: Home, run: Run, world: World, say: Callable[[str], None]) -> None:
+        self.run, self.config, self.world, self.say = run, run.config, world, say
+        self.device, why = choose_device(self.config.train.device, world)
+        self.ds = open_data(self.config, home)
+        say(f"{run.name}: {self.ds}; {why}" + (f", {world.size} processes" * (world.size > 1)))
+        self.parts = {part: open_part(self.config, self.ds, part) for part in ("train", "valid")}
+        model = build_model(self.config, self.ds).to(self.device)
+        self.model = _synchronised(model, self.device, world)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.config), fused=True)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        say(f"{trained:,} trained parameters")
+        self.progress, self.saved = Progress(), time.monotonic()
+
+    def begin(self) -> None:
+        """Make the run's folder, or take up its last checkpoint: the same on every rank."""
+        run = self.run
+        if self.world.first:
+            run.create(self.ds.name, fingerprint_of(self.config, self.ds))
+        self.world.wait()
+        if state := run.load_state():
+            self.progress = Progress(**state["progress"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.world.first:
+            run.keep_log_until(self.progress.epoch)
+        self.world.wait()  # nobody writes before all have read
+
+    def go(self, *, test: bool) -> dict[str, Any]:
+        """Epoch after epoch, then the best checkpoint's figures."""
+        t, progress = self.config.train, self.progress
+        while progress.epoch < t.epochs:
+            if progress.epoch - progress.best_epoch >= t.patience:
+                selection = self.ds.protocol.selection
+                self.say(f"no better {selection} for {t.patience} epochs: stopped")
                 break
-            _train_epoch(run, model, optimizer, parts, progress, say)
-        return finish(run, ds, model, progress, test=test)
+            self._epoch()
+        return self._finish(test=test)
 
+    def _epoch(self) -> None:
+        """One epoch: train, validate, keep the best, log, checkpoint."""
+        started, before, progress = time.perf_counter(), self.progress.seconds, self.progress
+        loss = self._steps(started)
+        ranks = evaluate(self.model, self.parts["valid"], exact=False, world=self.world)
+        measured = score(ranks, self.ds)
+        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        progress.seconds = before + time.perf_counter() - started
+        better = measured[self.ds.protocol.selection] > progress.best
+        if better:
+            progress.best = measured[self.ds.protocol.selection]
+            progress.best_epoch = progress.epoch
+        record = {"epoch": progress.epoch, "loss": loss, **measured}
+        if self.world.first:
+            if better:
+                self.run.save_best(self.model.state_dict())
+            self.run.log({**record, "seconds": round(time.perf_counter() - started, 3)})
+            self._checkpoint()
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in record.items() if key != "epoch")
+        self.say(f"epoch {progress.epoch:3d}  {shown}{'  *' if better else ''}")
 
-def _train_epoch(
-    run: Run,
-    model: Recommender,
-    optimizer: torch.optim.Optimizer,
-    parts: Mapping[str, Sequences],
-    progress: Progress,
-    say: Callable[[str], None],
-) -> None:
-    """One epoch: train, validate, keep the best, log, checkpoint."""
-    started = time.perf_counter()
-    ds = parts["valid"].ds
-    loss = _epoch(model, optimizer, parts["train"], run.config, progress.epoch)
-    measured = score(evaluate(model, parts["valid"], exact=False), ds)
-    progress.epoch += 1
-    progress.seconds += time.perf_counter() - started
-    better = measured[ds.protocol.selection] > progress.best
-    if better:
-        progress.best, progress.best_epoch = measured[ds.protocol.selection], progress.epoch
-        run.save_best(model.state_dict())
-    record = {"epoch": progress.epoch, "loss": loss, **measured}
-    run.log({**record, "seconds": round(time.perf_counter() - started, 3)})
-    _checkpoint(run, model, optimizer, progress)
-    shown = "  ".join(f"{key} {value:.4f}" for key, value in record.items() if key != "epoch")
-    say(f"epoch {progress.epoch:3d}  {shown}{'  *' if better else ''}")
-
-
-def finish(
-    run: Run, ds: Dataset, model: Recommender, progress: Progress, *, test: bool
-) -> dict[str, Any]:
-    """Evaluate the best checkpoint and write result.json and the per-user ranks."""
-    if progress.best_epoch:
-        model.load_state_dict(run.load_best())
-    before = run.load_result() or {}
-    result = describe(run, ds, model)
-    result["valid"] = score(evaluate(model, open_part(run.config, ds, "valid")), ds)
-    result["test_looks"] = before.get("test_looks", 0)
-    if before.get("best_epoch") == progress.best_epoch:
-        result["test"] = before["test"]
-    if test:
-        ranks = evaluate(model, open_part(run.config, ds, "test"))
-        run.save_ranks("test", ranks, ds.item_ids)
-        result.update(test=score(ranks, ds), test_looks=result["test_looks"] + 1)
-    run.save_result(result)
-    return result
-
-
-def describe(run: Run, ds: Dataset, model: Recommender) -> dict[str, Any]:
-    """result.json of a run that nothing has scored yet (DESIGN 7); times in seconds, memory in bytes."""
-    config, state = run.config, run.load_state()
-    progress = Progress(**state["progress"]) if state else Progress()
-    device = next(model.parameters()).device
-    return {
-        "run": run.name,
-        "dataset": ds.name,
-        "protocol": ds.protocol.name,
-        "protocol_hash": ds.protocol.hash,
-        "user_encoder": config.model.user_encoder,
-        "item_encoder": config.model.item_encoder,
-        "objective": config.model.objective,
-        "seed": config.train.seed,
-        "valid": None,
-        "test": None,
-        "pool": int(ds.in_pool.sum()),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "seconds": round(progress.seconds, 2),
-        "seconds_per_epoch": round(progress.seconds / max(progress.epoch, 1), 3),
-        "params": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "device": str(device),
-        "peak_memory": peak_memory(device),
-        "test_looks": 0,
-    }
-
-
-def score(ranks: Ranks, ds: Dataset) -> dict[str, float]:
-    """The protocol's metrics of a set of ranks, in percent."""
-    p = ds.protocol
-    return ranks.metrics(names=p.metrics, cutoffs=p.cutoffs, ties=p.ties)
-
-
-def choose_device(asked: str) -> tuple[torch.device, str]:
-    """The device to train on and why. "auto" takes CUDA where there is one."""
-    if asked == "auto":
-        if torch.cuda.is_available():
-            return torch.device(
-                "cuda"
-            ), f"device cuda ({torch.cuda.get_device_name()}): the first one found"
-        return torch.device("cpu"), "device cpu: no CUDA device found"
-    try:
-        device = torch.device(asked)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        msg = (
-            f"the device '{asked}' cannot be used ({str(error).splitlines()[0]}); try --device cpu"
+    def _steps(self, started: float) -> float:
+        """The steps of this epoch that are still to be done; returns the mean loss of all its steps."""
+        t, progress, device = self.config.train, self.progress, self.device
+        loader = make_loader(
+            self.parts["train"],
+            t.batch_size,
+            t.seed,
+            similar=self.config.data.similar,
+            workers=t.workers,
+            rank=self.world.rank,
+            world=self.world.size,
         )
-        raise UsageError(msg) from error
-    return device, f"device {asked}: as asked"
+        self.model.train()
+        total = torch.full((), progress.loss, device=device)
+        bad = torch.full((), -1, device=device)
+        check_every = 1 if device.type == "cpu" else 50  # reading a loss waits for the device
+        bar = tqdm(
+            loader.at(progress.epoch, progress.step),
+            f"epoch {progress.epoch + 1}",
+            len(loader),
+            initial=progress.step,
+            leave=False,
+            disable=None if self.world.first else True,
+        )
+        before = progress.seconds
+        for step, batch in enumerate(bar, start=progress.step):
+            loss = self._step(batch.to(device), step)
+            total += loss
+            bad = torch.where((bad < 0) & ~torch.isfinite(loss), step, bad)
+            if ((step + 1) % check_every == 0 or step + 1 == len(loader)) and int(bad) >= 0:
+                raise CheckFailed(_not_finite(progress.epoch, int(bad), self.config))
+            progress.step = step + 1
+            due = time.monotonic() - self.saved >= 60 * t.save_minutes
+            if due and self.world.first and progress.step < len(loader):
+                progress.loss = float(total)
+                progress.seconds = before + time.perf_counter() - started
+                self._checkpoint()
+        return float(total) / max(len(loader), 1)
 
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the device's peak on CUDA, else the process's largest resident size."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _epoch(
-    model: Recommender,
-    optimizer: torch.optim.Optimizer,
-    sequences: Sequences,
-    config: Config,
-    epoch: int,
-) -> float:
-    """One pass over the training sequences; returns the mean loss of its steps."""
-    t, device = config.train, next(model.parameters()).device
-    loader = make_loader(
-        sequences, t.batch_size, t.seed, similar=config.data.similar, workers=t.workers
-    )
-    model.train()
-    total, bad = torch.zeros((), device=device), torch.full((), -1, device=device)
-    check_every = 1 if device.type == "cpu" else 50  # reading a loss waits for the device
-    autocast = device.type == "cuda" and t.precision == "bf16" and torch.cuda.is_bf16_supported()
-    bar = tqdm(loader.at(epoch), f"epoch {epoch + 1}", len(loader), leave=False, disable=None)
-    for step, batch in enumerate(bar):
-        torch.manual_seed(int(draws.bits(t.seed, DROPOUT, epoch, step) >> 1))
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            loss = model(batch.to(device))
-        optimizer.zero_grad(set_to_none=True)
+    def _step(self, batch: Any, step: int) -> torch.Tensor:
+        """One step of the optimizer; returns the global batch's loss, detached."""
+        t, world = self.config.train, self.world
+        key = (DROPOUT, self.progress.epoch, step, *([world.rank] if world.rank else ()))
+        torch.manual_seed(int(draws.bits(t.seed, *key) >> 1))
+        autocast = (
+            self.device.type == "cuda" and t.precision == "bf16" and torch.cuda.is_bf16_supported()
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            loss = self.model(batch, world)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
-        total += loss.detach()
-        bad = torch.where((bad < 0) & ~torch.isfinite(loss.detach()), step, bad)
-        if ((step + 1) % check_every == 0 or step + 1 == len(loader)) and int(bad) >= 0:
-            raise CheckFailed(_not_finite(epoch, int(bad), config))
-    return float(total) / max(len(loader), 1)
+        world.sum_gradients(self.model.parameters())
+        self.optimizer.step()
+        return world.sum(loss.detach())
+
+    def _finish(self, *, test: bool) -> dict[str, Any]:
+        """Evaluate the best checkpoint and write result.json and the per-user ranks."""
+        run, ds, world = self.run, self.ds, self.world
+        world.wait()  # until the first rank has written the best checkpoint
+        if self.progress.best_epoch:
+            self.model.load_state_dict(run.load_best())
+        before = run.load_result() or {}
+        result = describe(run, ds, self.model)
+        result["valid"] = score(evaluate(self.model, self.parts["valid"], world=world), ds)
+        result["test_looks"] = before.get("test_looks", 0)
+        if before.get("best_epoch") == self.progress.best_epoch:
+            result["test"] = before["test"]
+        if test:
+            ranks = evaluate(self.model, open_part(run.config, ds, "test"), world=world)
+            result.update(test=score(ranks, ds), test_looks=result["test_looks"] + 1)
+            if world.first:
+                run.save_ranks("test", ranks, ds.item_ids)
+        if world.first:
+            run.save_result(result)
+        return result
+
+    def _checkpoint(self) -> None:
+        self.run.save_state(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": asdict(self.progress),
+            }
+        )
+        self.saved = time.monotonic()
+
+
+def _synchronised(model: Recommender, device: torch.device, world: World) -> Recommender:
+    """With batch statistics over all ranks, where the model takes any."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if world.size == 1 or not any(p.requires_grad for norm in norms for p in norm.parameters()):
+        return model
+    if device.type != "cuda":
+        msg = (
+            "a ResNet's batch statistics cannot be shared by processes without CUDA; train in one process, "
+            "with --set model.frozen=true, or with --set model.image_model=swin_t"
+        )
+        raise UsageError(msg)
+    shared: Recommender = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return shared
 
 
 def _not_finite(epoch: int, step: int, config: Config) -> str:
@@ -218,28 +230,4 @@ def _not_finite(epoch: int, step: int, config: Config) -> str:
         f"the loss is not finite (NaN or infinity) at epoch {epoch + 1}, step {step + 1} with learning rates "
         f"{t.lr:g} (user encoder) and {t.item_lr:g} (item encoder); the best checkpoint so far is kept. "
         f"Train again with lower ones, such as: --set train.lr={t.lr / 10:g} --set train.item_lr={t.item_lr / 10:g}"
-    )
-
-
-def _resume(run: Run, model: Recommender, optimizer: torch.optim.Optimizer) -> Progress:
-    state = run.load_state()
-    if state is None:
-        run.keep_log_until(0)
-        return Progress()
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    progress = Progress(**state["progress"])
-    run.keep_log_until(progress.epoch)
-    return progress
-
-
-def _checkpoint(
-    run: Run, model: Recommender, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
-    run.save_state(
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "progress": asdict(progress),
-        }
     )

@@ -27,6 +27,7 @@ class Batch:
     negatives      (B, P) int64       inverse index of one negative for each thing predicted, else 0
     later          (B, A) int64       sample sub-sequences only: inverse index of the items after the cut, then 0;
                                       its negatives are (B, A)
+    copies         (U,) int64         how often each item stands in `inverse`
     log_popularity (U,) float32       log of each item's share of the train rows; 0 for an item never there
     tokens         (U, N) int64       token ids of each unique item, with `token_mask` (U, N) True = valid
     text           list of U strings  where no tokenizer was given
@@ -43,6 +44,7 @@ class Batch:
     inverse: Tensor
     mask: Tensor
     predict: Tensor
+    copies: Tensor
     log_popularity: Tensor
     negatives: Tensor | None = None
     later: Tensor | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -78,9 +79,23 @@ class Loader:
             yield batch
 
     def make(self, epoch: int, position: int) -> Batch:
-        """One batch by its place: this rank's slice of global batch `position`."""
-        index = np.array_split(self._order(epoch)[position], self.world)[self.rank]
-        return self.sequences.batch(index, seed=self.seed, epoch=epoch)
+        """One batch by its place: this rank's slice of global batch `position`.
+
+        Where an epoch's last train batch has fewer sequences than there are ranks, the others get its first
+        one with nothing to predict, so that all take equal steps. Of other parts no sequence is repeated:
+        such a rank gets a batch of none.
+        """
+        whole = self._order(epoch)[position]
+        index = np.array_split(whole, self.world)[self.rank]
+        idle = not len(index) and self.sequences.part == "train"
+        batch = self.sequences.batch(whole[:1] if idle else index, seed=self.seed, epoch=epoch)
+        if not idle:
+            return batch
+        return replace(
+            batch,
+            predict=torch.zeros_like(batch.predict),
+            copies=torch.zeros_like(batch.copies),
+        )
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         """The epoch's global batches. Shuffled sequences are grouped by length inside windows of

@@ -102,7 +102,8 @@ class Sequences:
             torch.from_numpy(inverse[start:end].reshape(array.shape))
             for start, end, array in zip(ends, ends[1:], shown, strict=False)
         ]
-        values: dict[str, Any] = {"inverse": found[0]}
+        copies = np.bincount(found[0].flatten().numpy(), minlength=len(unique))[1:]
+        values: dict[str, Any] = {"inverse": found[0], "copies": torch.from_numpy(copies)}
         if places.later is not None:
             values["later"] = found[1]
         if self.negatives:
@@ -115,7 +116,9 @@ class Sequences:
     def items(self, items: Ints) -> Batch:
         """A batch of no sequences that holds the content of `items`: what an item encoder reads."""
         none = np.zeros((0, 1), np.int64)
-        return self._batch(items, none[:, 0], none > 0, none > 0, inverse=torch.from_numpy(none))
+        values = {"inverse": none, "copies": np.zeros_like(items)}
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        return self._batch(items, none[:, 0], none > 0, none > 0, **tensors)
 
     def _batch(self, items: Ints, users: Ints, mask: Any, predict: Any, **values: Any) -> Batch:
         return Batch(

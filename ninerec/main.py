@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prepare": ("ninerec.prepare", "clean, split, tag cold and new, write the store"),
     "verify": ("ninerec.verify", "check bytes, structure and values against what is published"),
     "stats": ("ninerec.stats", "the paper's Table 1 row, recomputed from the store"),
+    "embed": ("ninerec.embed", "frozen features of every item, made once, to train on"),
     "train": ("ninerec.train", "train a model, keep the best epoch, test it once"),
     "evaluate": ("ninerec.evaluate", "score a trained run: regular, cold and new items"),
     "export": (
@@ -38,16 +39,18 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "clean": ("ninerec.clean", "remove a prepared dataset, after saying what that frees"),
     "demo": ("ninerec.demo", "the whole way on a small made-up dataset, nothing to fetch"),
+    "doctor": (
+        "ninerec.doctor",
+        "what this installation has and lacks; paste it into a bug report",
+    ),
 }
 
 # verb -> what to do instead
 NOT_BUILT: dict[str, str] = {
-    "embed": "`ninerec train` encodes the content of items itself",
     "transfer": "train on the target dataset alone with `ninerec train --dataset DATASET`",
     "recommend": "`ninerec evaluate RUN` scores the test users of a run",
     "report": "`ninerec evaluate RUN --json` prints the numbers of one run",
     "leaderboard": "`ninerec evaluate RUN --json` prints the numbers of one run",
-    "doctor": "`ninerec verify DATASET` checks what is on disk",
 }
 
 # Faults of the machine, not of ninerec: a traceback would help nobody.
@@ -189,6 +192,12 @@ def _explain(error: Exception, *, debug: bool) -> int:
         way_out = "mend that or choose another folder with --home DIR, then run the command again"
         print(f"error: {_MACHINE[error.errno]}{where}; {way_out}", file=sys.stderr)
         return 1
+    if isinstance(error, ImportError | AttributeError):
+        from ninerec_data.shadows import shadow_behind
+
+        if shadow := shadow_behind(error):
+            print(f"error: {shadow}", file=sys.stderr)
+            return 2
     text = " ".join(f"{type(error).__name__}: {error}".split())
     print(f"internal error: {text}; run again with --debug and report it", file=sys.stderr)
     return 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ninerec.options import add_split_options, print_json, print_table, say, split_options
 from ninerec_data.catalog import find
 from ninerec_data.errors import UsageError
-from ninerec_data.home import find_home
+from ninerec_data.home import Home, find_home
+
+if TYPE_CHECKING:
+    from baselines.runs import Run
 
 _EXAMPLES = """examples:
   ninerec train --dataset bili_food --user-encoder sasrec --item-encoder id
@@ -23,7 +26,10 @@ _OPTIONS = {
     "item_encoder": "model.item_encoder",
     "objective": "model.objective",
     "text_model": "model.text_model",
+    "image_model": "model.image_model",
     "weights": "model.weights",
+    "features": "model.features",
+    "image_size": "data.image_size",
     "protocol": "data.protocol",
     "language": "data.language",
     "device": "train.device",
@@ -42,9 +48,14 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--dataset", metavar="DATASET")
     parser.add_argument("--user-encoder", metavar="NAME", help="sasrec")
-    parser.add_argument("--item-encoder", metavar="NAME", help="id or text")
+    parser.add_argument(
+        "--item-encoder", metavar="NAME", help="id, text, image, text+image or frozen"
+    )
     parser.add_argument("--objective", metavar="NAME", help="bce or in-batch")
     parser.add_argument("--text-model", metavar="PATH", help="a local folder or hub name")
+    parser.add_argument("--image-model", metavar="NAME", help="resnet18 ... swin_b of torchvision")
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels a side, scaled on load")
+    parser.add_argument("--features", metavar="NAME", help="of `ninerec embed`, for frozen")
     parser.add_argument("--weights", metavar="NAME", help="pretrained, or none for random weights")
     parser.add_argument("--language", metavar="LANG", help="zh or en")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
@@ -61,11 +72,32 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the result."""
-    from baselines.config import make_config
-    from baselines.runs import find_run, new_run
     from baselines.training import train
+    from baselines.world import join
 
     home = find_home(args.home)
+    with join() as world:
+        going = world.told(_run_of(args, home) if world.first else None)
+        try:
+            result = train(home, going, test=not args.no_test, say=say, world=world)
+        except KeyboardInterrupt:
+            if going.folder.exists():
+                say(f"stopped; go on with: ninerec train --resume {going.name}")
+            raise
+    if not world.first:
+        return 0
+    if args.json:
+        print_json(result)
+    else:
+        show_result(result)
+    return 0
+
+
+def _run_of(args: argparse.Namespace, home: Home) -> Run:
+    """The run to go on with, or a new one of what is asked for."""
+    from baselines.config import make_config
+    from baselines.runs import find_run, new_run
+
     asked: dict[str, Any] = {_OPTIONS[key]: getattr(args, key) for key in _OPTIONS}
     asked |= {f"data.split.{key}": value for key, value in split_options(args).items()}
     if args.dataset:
@@ -75,25 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         going = find_run(home, args.resume)
         _refuse_changes(going.config, args, asked)
-        if args.device:
-            going = going.on(args.device)
-    else:
-        config = make_config(args.config, args.set, asked)
-        if not config.data.dataset:
-            msg = "no dataset is named; expected: ninerec train --dataset DATASET (`ninerec list` shows them)"
-            raise UsageError(msg)
-        going = new_run(home, config)
-    try:
-        result = train(home, going, test=not args.no_test, say=say)
-    except KeyboardInterrupt:
-        if going.folder.exists():
-            say(f"stopped; go on with: ninerec train --resume {going.name}")
-        raise
-    if args.json:
-        print_json(result)
-    else:
-        show_result(result)
-    return 0
+        return going.on(args.device) if args.device else going
+    config = make_config(args.config, args.set, asked)
+    if not config.data.dataset:
+        msg = "no dataset is named; expected: ninerec train --dataset DATASET (`ninerec list` shows them)"
+        raise UsageError(msg)
+    return new_run(home, config)
 
 
 def show_result(result: dict[str, Any]) -> None:

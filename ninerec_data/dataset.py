@@ -213,7 +213,9 @@ class Dataset:
         """(n,) the numbers of users by the release's ids; UsageError names the first unknown one."""
         return self._numbers("user", self.users["user_id"], user_ids, first=0)
 
-    def _numbers(self, what: str, known: Any, ids: Iterable[str], *, first: int) -> Any:
+    def _numbers(
+        self, what: str, known: Any, ids: Iterable[str], *, first: int
+    ) -> NDArray[np.int64]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -222,7 +224,8 @@ class Dataset:
         if found.null_count:
             odd = asked[pc.index(found.is_null(), True).as_py()].as_py()
             raise UsageError(f"{self.name} has no {what} '{odd}'; ds.{what}_ids holds those it has")
-        return found.to_numpy().astype("int64") + first
+        numbers: NDArray[np.int64] = found.to_numpy().astype("int64") + first
+        return numbers
 
 
 def open_dataset(

@@ -220,6 +220,7 @@ def block(scores: list[float], target: int, history: list[int], *, misses: bool 
         inverse=torch.tensor([[0, 1]]),
         mask=torch.tensor([[False, True]]),
         predict=torch.tensor([[False]]),
+        copies=torch.ones(1, dtype=torch.int64),
         log_popularity=torch.zeros(1),
         history_items=torch.tensor(history, dtype=torch.int64) if history else none,
         history_rows=torch.zeros(len(history), dtype=torch.int64),

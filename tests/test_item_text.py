@@ -24,6 +24,7 @@ def text_batch(tokens: Tensor, mask: Tensor) -> Batch:
         inverse=none,
         mask=none > 0,
         predict=none > 0,
+        copies=none[:, 0],
         log_popularity=torch.zeros(len(tokens)),
         tokens=tokens,
         token_mask=mask,

@@ -36,6 +36,7 @@ def batch_of(rows: Rows, negatives: Rows | None = None) -> Batch:
         inverse=torch.searchsorted(table, items),
         mask=items > 0,
         predict=items[:, :-1] > 0,
+        copies=(items.flatten()[:, None] == unique).sum(0),
         negatives=None if drawn is None else torch.searchsorted(table, drawn),
         log_popularity=torch.tensor([math.log(POPULARITY[i]) for i in unique.tolist()]),
     )

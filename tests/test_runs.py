@@ -62,7 +62,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, at: int, make: Callable[[Tensor], 
     steps = 0
     real = Recommender.forward
 
-    def forward(self: Recommender, batch: Batch) -> Tensor:
+    def forward(self: Recommender, batch: Batch, *world: Any) -> Tensor:
         nonlocal steps
         steps += 1
         loss = real(self, batch)
