@@ -64,7 +64,8 @@ class Recommender(nn.Module):
         predicted = batch.predict.sum()
         share: Tensor = predicted / world.sum(predicted.clone())
         if not predicted:  # an idle rank
-            return (states.sum() + table.sum()) * 0.0
+            loss = (states.sum() + table.sum()) * 0.0
+            return loss
         loss = self.objective(states, table, batch)
         return loss * share
 
