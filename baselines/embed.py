@@ -148,7 +148,7 @@ def _text(ds: Dataset, how: Encoding, device: torch.device) -> Job:
     def encode(some: Ints) -> Tensor:
         tokens, mask = (torch.from_numpy(values).to(device) for values in titles.of(some))
         out = model(input_ids=tokens, attention_mask=mask.long(), output_hidden_states=True)
-        states = out.last_hidden_state if layer == layers else out.hidden_states[layer]
+        states = out.hidden_states[layer]  # the last is `last_hidden_state`
         if pooling == "cls":
             return states[:, 0]  # type: ignore[no-any-return]
         return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]

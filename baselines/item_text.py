@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from baselines.config import Config
+from baselines.weights import refuse_misfit
 from loaders import Batch
-from ninerec_data import MissingData, UsageError
+from ninerec_data import Dataset, MissingData, NineRecError, UsageError
 
 __all__ = ["TextEncoder", "load_backbone", "tokenizer_folder"]
 
@@ -37,8 +40,6 @@ class TextEncoder(nn.Module):
     (PAPERS_AND_CODE 3.4, BERT/RoBERTa and OPT). The pooler, which the papers freeze, is not built.
     """
 
-    needs = ("tokenizer", "max_tokens", "language")
-
     def __init__(self, backbone: Any, *, dim: int, frozen: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
@@ -47,18 +48,49 @@ class TextEncoder(nn.Module):
         if frozen:
             backbone.requires_grad_(False)
 
+    @classmethod
+    def needs(cls, config: Config) -> dict[str, Any]:
+        """What `Sequences` must be opened with."""
+        return {
+            "content": ("text",),
+            "tokenizer": tokenizer_folder(config.model.text_model),
+            "language": config.data.language or None,
+            "max_tokens": config.data.max_tokens,
+        }
+
+    @classmethod
+    def of(cls, config: Config, ds: Dataset) -> Self:  # noqa: ARG003
+        """The encoder of a configuration; the errors are those of `load_backbone`."""
+        m = config.model
+        return cls(load_backbone(m.text_model, m.weights), dim=m.dim, frozen=m.frozen)
+
     def forward(self, batch: Batch) -> Tensor:
-        if batch.tokens is None or batch.token_mask is None:
-            msg = "the text encoder got a batch without tokens; open Sequences with content=('text',) and a tokenizer"
-            raise ValueError(msg)
-        mask = batch.token_mask
-        states = self.backbone(input_ids=batch.tokens, attention_mask=mask.long()).last_hidden_state
+        states, mask = self._states(batch)
         pooled = states[:, 0]
         if self.causal:
             weight = mask[..., None].to(states.dtype)
             pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         vectors: Tensor = torch.nn.functional.gelu(self.project(pooled))
         return vectors
+
+    def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(U, N, D) states projected without GELU, and (U, N) bool: True = a token of a title.
+
+        Zero where there is none; an item without a title has none at all.
+        """
+        states, mask = self._states(batch)
+        if batch.has_text is not None:
+            mask = mask & batch.has_text[:, None]
+        return self.project(states) * mask[..., None], mask
+
+    def _states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Last states (U, N, H) and the mask (U, N)."""
+        if batch.tokens is None or batch.token_mask is None:
+            msg = "the text encoder got a batch without tokens; open Sequences with content=('text',) and a tokenizer"
+            raise ValueError(msg)
+        mask = batch.token_mask
+        out = self.backbone(input_ids=batch.tokens, attention_mask=mask.long())
+        return out.last_hidden_state, mask
 
 
 def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
@@ -67,7 +99,8 @@ def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
     weights: "pretrained" reads them (safetensors, or a state dict with weights_only); "none" builds
     the config with random weights.
     Raises MissingData with the ways out where the model cannot be read or fetched, UsageError for a
-    model with a decoder behind its encoder.
+    model with a decoder behind its encoder, CheckFailed for weights that leave a tensor of it unfilled
+    (a pooler apart: it is not used).
     """
     from transformers import AutoConfig, AutoModel
 
@@ -81,10 +114,28 @@ def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
         if weights == "none":
             backbone = AutoModel.from_config(config, trust_remote_code=False, **extra)
         else:
-            backbone = AutoModel.from_pretrained(name, trust_remote_code=False, **extra)
-    except (OSError, ValueError) as error:
+            backbone, report = AutoModel.from_pretrained(
+                name, trust_remote_code=False, output_loading_info=True,
+                ignore_mismatched_sizes=True, **extra,
+            )  # fmt: skip
+            _refuse_unfilled(model, report)
+    except NineRecError:
+        raise
+    except Exception as error:  # what readers raise on bad bytes is not theirs to promise
         raise MissingData(_no_model(model, error)) from error
-    return backbone.train()
+    return backbone.float().train()  # some are published in half precision
+
+
+def _refuse_unfilled(model: str, report: Mapping[str, Any]) -> None:
+    """Where transformers would print a table and go on with random tensors."""
+    refuse_misfit(
+        f"the weights of the text model {model}",
+        missing=[key for key in report["missing_keys"] if not key.startswith("pooler.")],
+        another_shape=[
+            f"{key}: {tuple(got)} for {tuple(want)}" for key, got, want in report["mismatched_keys"]
+        ],
+        way_out="give the folder they were saved with, or train from its config alone: --weights none",
+    )
 
 
 def tokenizer_folder(model: str) -> Path:

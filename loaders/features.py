@@ -87,7 +87,7 @@ def find_features(home: Home, dataset: str, where: str | Path) -> Path:
     given, base = Path(where).expanduser(), home.root / "features" / dataset
     if (given / RECIPE).is_file():
         return given
-    known = [name for path in base.glob(f"*/{RECIPE}") if (name := path.parent.name)[0] != "."]
+    known = [path.parent.name for path in base.glob(f"[!.]*/{RECIPE}")]
     found = sorted(name for name in known if str(where) in (name, name.rpartition("-")[0]))
     if len(found) == 1:
         return base / found[0]
@@ -99,7 +99,7 @@ def find_features(home: Home, dataset: str, where: str | Path) -> Path:
     names = {end for name in known for end in (name, name.rpartition("-")[0])}
     msg = (
         f"'{where}' is no folder of features, and none of that name is under {base}{nearest(str(where), names)} "
-        f"Make some: ninerec embed {dataset} --encoder MODEL"
+        f"Make some: ninerec embed {dataset} --encoder MODEL, and name them: --set model.features=NAME"
     )
     raise UsageError(msg)
 

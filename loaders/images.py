@@ -75,12 +75,13 @@ class Images:
         the item and the file.
         """
         has = self.has[items]
+        # numpy asks the system for large pages, torch does not: a quarter of the time to touch them.
+        pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
+        rows = torch.from_numpy(pixels)
         if self.cache is None:
-            pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
             self._decode(items, has, pixels)
-            rows = torch.from_numpy(pixels)
         else:
-            rows = self._mapped(self.cache).index_select(0, torch.from_numpy(items))
+            torch.index_select(self._mapped(self.cache), 0, torch.from_numpy(items), out=rows)
         found = torch.from_numpy(has)
         if not has.all():
             rows[~found] = GREY

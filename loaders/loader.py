@@ -66,6 +66,9 @@ class Loader:
         An error of content (a shard that vanished, a damaged cover) is raised as it is, also from a worker.
         """
         keys = [(epoch, at) for at in range(position, len(self))]
+        if not self.workers and not torch.cuda.is_available():
+            yield from (self.make(*key) for key in keys)
+            return
         made = torch.utils.data.DataLoader(
             _Batches(self),
             sampler=keys,  # type: ignore[arg-type]

@@ -65,9 +65,9 @@ class Negatives:
         """Whether each drawn item is among the train items of its sequence (all of them, uncut)."""
         first, last = self.first[index], self.last[index]
         longest = int((last + 1 - first).max(initial=1))
-        row = first[:, None] + np.arange(longest)
-        met = self.ds.item_of_row[np.minimum(row, last[:, None])]
-        taken: NDArray[np.bool_] = (met == drawn[:, None]).any(1)
+        row = first + np.arange(longest)[:, None]
+        met = self.ds.item_of_row[np.minimum(row, last)]
+        taken: NDArray[np.bool_] = (met == drawn).any(0)
         return taken
 
     def _refuse_no_negative(self) -> None:

@@ -95,23 +95,17 @@ class Sequences:
             shown.append(self._items(places.later, places.later_mask))
         if self.negatives:
             shown.append(self._negatives(places, index, seed, epoch))
-        flat = np.concatenate([[0], *(array.ravel() for array in shown)])
-        unique, inverse = np.unique(flat, return_inverse=True)
-        ends = np.cumsum([1, *(array.size for array in shown)])
-        found = [
-            torch.from_numpy(inverse[start:end].reshape(array.shape))
-            for start, end, array in zip(ends, ends[1:], shown, strict=False)
-        ]
-        copies = np.bincount(found[0].flatten().numpy(), minlength=len(unique))[1:]
-        values: dict[str, Any] = {"inverse": found[0], "copies": torch.from_numpy(copies)}
+        unique, found = _numbered(shown, self.ds.n_items)
+        copies = np.bincount(found[0].ravel(), minlength=len(unique))[1:]
+        values: dict[str, Any] = {"inverse": found[0], "copies": copies}
         if places.later is not None:
             values["later"] = found[1]
         if self.negatives:
             values["negatives"] = found[-1]
         if self.part != "train":
-            history = self._history(index)
-            values["history_items"], values["history_rows"] = map(torch.from_numpy, history)
-        return self._batch(unique[1:], self.user[index], places.mask, places.predict, **values)
+            values["history_items"], values["history_rows"] = self._history(index)
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        return self._batch(unique[1:], self.user[index], places.mask, places.predict, **tensors)
 
     def items(self, items: Ints) -> Batch:
         """A batch of no sequences that holds the content of `items`: what an item encoder reads."""
@@ -141,9 +135,9 @@ class Sequences:
         if places.later is not None and places.later_mask is not None:
             rows, wanted = places.later, places.later_mask
         out = np.zeros(wanted.shape, np.int64)
-        owner = np.broadcast_to(index[:, None], wanted.shape)[wanted]
+        at = np.nonzero(wanted)
         assert self.negatives is not None
-        out[wanted] = self.negatives(owner, rows[wanted], seed=seed, epoch=epoch)
+        out[at] = self.negatives(index[at[0]], rows[at], seed=seed, epoch=epoch)
         return out
 
     def _history(self, index: Ints) -> tuple[Ints, Ints]:
@@ -164,6 +158,21 @@ class Sequences:
         self.user, self.first, self.last = (
             np.repeat(column, several) for column in (self.user, self.first, self.last)
         )
+
+
+def _numbered(shown: Sequence[Ints], n_items: int) -> tuple[Ints, list[Ints]]:
+    """The items that are shown, ascending, 0 first; and each array with an item's place among them.
+
+    Marks in an array of all items: a tenth of the time of `np.unique` with its inverse.
+    """
+    marked = np.zeros(n_items + 1, bool)
+    marked[0] = True
+    for items in shown:
+        marked[items] = True
+    unique = np.flatnonzero(marked)
+    place = np.empty(n_items + 1, np.int64)
+    place[unique] = np.arange(len(unique))
+    return unique, [place[items] for items in shown]
 
 
 def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:

@@ -6,6 +6,8 @@ chunks and resumed runs all see the same numbers.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,8 +25,22 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def bits(*key: ArrayLike) -> NDArray[np.uint64]:
     """Hash broadcast integer keys to uint64, shape = the broadcast shape of the keys."""
+    plain: list[int] = []
+    for part in key:
+        if not isinstance(part, int):
+            break
+        plain.append(part)
+    return _hashed(_begun(*plain), *key[len(plain) :])
+
+
+@lru_cache(maxsize=256)
+def _begun(*key: int) -> NDArray[np.uint64]:
+    """Draws of one batch begin alike, and numpy takes as long for one number as for hundreds."""
+    return _hashed(np.zeros((), np.uint64), *key)
+
+
+def _hashed(state: NDArray[np.uint64], *key: ArrayLike) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
-        state = np.zeros((), np.uint64)
         for part in key:
             word = np.asarray(part).astype(np.int64).view(np.uint64)
             state = _mix((state ^ word) + np.uint64(_ODD[0]))
