@@ -17,6 +17,7 @@ from ninerec_data.errors import nearest, refuse_unknown
 from ninerec_data.files import hash_of
 
 __all__ = [
+    "FREE",
     "Config",
     "Data",
     "Model",
@@ -60,7 +61,7 @@ class Model:
     dropout: float = 0.1
     text_model: str = "bert-base-uncased"  # a local folder or a hub name
     weights: Literal["pretrained", "none"] = "pretrained"
-    image_model: str = "resnet18"  # torchvision's resnet18, 34, 50, swin_t, swin_s, swin_b
+    image_model: str = "resnet18"  # or 34, 50, swin_t, swin_s, swin_b; a JSON file: a Swin of it
     image_weights: str = ""  # a file of weights; "" = as `weights` says
     frozen: bool = False  # keep the pretrained model's weights as they are
     fusion: Literal["sum", "concat", "gate"] = "gate"  # of text+image

@@ -22,6 +22,7 @@ from loaders import Images
 from loaders.features import Features, item_order, write_bundle
 from loaders.titles import load_tokenizer, title_tokens
 from ninerec_data import CheckFailed, Dataset, Home, MissingData, UsageError
+from ninerec_data.errors import refuse_unknown
 from ninerec_data.files import hash_of, sha256_file
 
 __all__ = ["Encoding", "embed"]
@@ -207,6 +208,8 @@ def _refuse_beyond(config: Any, how: Encoding, pooling: str, layer: int, max_tok
 
 
 def _refuse_what_the_field_has_not(how: Encoding) -> None:
+    if how.field == "image":
+        refuse_unknown("image model", how.encoder, IMAGE_MODELS)
     if how.field == "text" and how.encoder in IMAGE_MODELS:
         raise UsageError(f"'{how.encoder}' is an image model; add --field image")
     if how.field == "text" and how.weights not in KINDS_OF_WEIGHTS:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -17,9 +20,16 @@ from baselines.config import Config
 from baselines.weights import read_weights, refuse_misfit, xavier
 from loaders import Batch
 from ninerec_data import Dataset, MissingData, UsageError
-from ninerec_data.errors import nearest
+from ninerec_data.errors import refuse_unknown
 
-__all__ = ["IMAGE_MODELS", "ImageEncoder", "ImageModel", "load_image_model"]
+__all__ = [
+    "IMAGE_MODELS",
+    "PUBLISHED",
+    "ImageEncoder",
+    "ImageModel",
+    "image_model",
+    "load_image_model",
+]
 
 PUBLISHED = "IMAGENET1K_V1"  # the papers' choice, and torchvision's default but for ResNet-50
 DROP_PATH = 0.1  # the papers' Swin; torchvision's own training used 0.2 to 0.5
@@ -69,7 +79,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, net: Any, name: str, *, dim: int, frozen: bool = False) -> None:
         """net: the torchvision model of this name; its head is taken away."""
         super().__init__()
-        kind = IMAGE_MODELS[name]
+        kind = image_model(name)
         self.project = xavier(nn.Linear(getattr(net, kind.head).in_features, dim))
         setattr(net, kind.head, nn.Identity())
         self.backbone = net.to(memory_format=torch.channels_last)
@@ -122,6 +132,26 @@ class ImageEncoder(nn.Module):
         return rows, self.grid(self.backbone, x.contiguous(memory_format=torch.channels_last))
 
 
+def image_model(name: str) -> ImageModel:
+    """A published model by name, or a Swin of one's own by a JSON file of torchvision's arguments to it.
+
+    Raises UsageError for an unknown name and for a file that makes no Swin.
+    """
+    if not name.endswith(".json"):
+        refuse_unknown("image model", name, IMAGE_MODELS)
+        return IMAGE_MODELS[name]
+    try:
+        settings = json.loads(Path(name).expanduser().read_text(encoding="utf-8"))
+        models.SwinTransformer(**settings)
+    except (OSError, TypeError, ValueError, LookupError, RuntimeError) as error:
+        msg = (
+            f"the image model {name} makes no Swin ({error}); expected a JSON object of the arguments of "
+            "torchvision.models.SwinTransformer: patch_size, embed_dim, depths, num_heads, window_size"
+        )
+        raise UsageError(msg) from error
+    return ImageModel(partial(models.SwinTransformer, **settings), "head", _swin_grid)
+
+
 def load_image_model(
     name: str, weights: Literal["pretrained", "none"], file: str = ""
 ) -> nn.Module:
@@ -132,10 +162,7 @@ def load_image_model(
     Raises UsageError for an unknown name, MissingData where the weights cannot be read or fetched,
     CheckFailed where they do not fit, naming the tensors.
     """
-    if name not in IMAGE_MODELS:
-        msg = f"unknown image model '{name}'{nearest(name, IMAGE_MODELS)} Known: {', '.join(IMAGE_MODELS)}"
-        raise UsageError(msg)
-    kind = IMAGE_MODELS[name]
+    kind = image_model(name)
     net: nn.Module = kind.build()
     paths = [part for part in net.modules() if isinstance(part, StochasticDepth)]
     highest = max((part.p for part in paths), default=0.0)
@@ -143,6 +170,9 @@ def load_image_model(
         part.p *= DROP_PATH / highest  # deeper blocks are left out more often, as published
     if file:
         _fill(net, read_weights(file), kind.head, f"the weights in {file} for {name}")
+    elif weights == "pretrained" and name not in IMAGE_MODELS:
+        msg = f"no weights are published of {name}; add --weights none, or --set model.image_weights=FILE"
+        raise UsageError(msg)
     elif weights == "pretrained":
         _fill(net, _published(name), kind.head, f"torchvision's weights of {name}")
     return net

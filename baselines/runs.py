@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ __all__ = ["Run", "find_run", "new_run"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Files of one run. Everything is written whole; a kill loses at most the epoch under way."""
+    """Files of one run. Everything is written whole; a kill loses at most `train.save_minutes`, or the epoch."""
 
     folder: Path
     config: Config
@@ -32,11 +32,6 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
-
-    def on(self, device: str) -> Run:
-        """The same run on another device, which changes no setting that counts."""
-        train = replace(self.config.train, device=device)
-        return Run(self.folder, replace(self.config, train=train))
 
     def create(self, dataset: str, fingerprint: Mapping[str, str]) -> None:
         """Make the folder, where it is not there yet: when data and model are known to be good.
@@ -82,7 +77,7 @@ class Run:
         atomic_write(self.folder / "last.pt", buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """The last epoch's state; None before the first epoch ended."""
+        """The last checkpoint, within an epoch or after one; None before the first."""
         path = self.folder / "last.pt"
         if not path.exists():
             return None

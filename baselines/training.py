@@ -31,7 +31,7 @@ from baselines.runs import Run
 from baselines.world import ALONE, World
 from loaders import make_loader
 from ninerec_data import CheckFailed, Home, UsageError, draws
-from ninerec_data.files import lock
+from ninerec_data.files import lock, sweep
 
 __all__ = ["train"]
 
@@ -80,6 +80,7 @@ class _Training:
         """Make the run's folder, or take up its last checkpoint: the same on every rank."""
         run = self.run
         if self.world.first:
+            sweep(run.folder, "*")  # what a kill left half written
             run.create(self.ds.name, fingerprint_of(self.config, self.ds))
         self.world.wait()
         if state := run.load_state():
@@ -154,8 +155,8 @@ class _Training:
             if ((step + 1) % check_every == 0 or step + 1 == len(loader)) and int(bad) >= 0:
                 raise CheckFailed(_not_finite(progress.epoch, int(bad), self.config))
             progress.step = step + 1
-            due = time.monotonic() - self.saved >= 60 * t.save_minutes
-            if due and self.world.first and progress.step < len(loader):
+            due = self.world.first and time.monotonic() - self.saved >= 60 * t.save_minutes
+            if due and progress.step < len(loader) and int(bad) < 0:
                 progress.loss = float(total)
                 progress.seconds = before + time.perf_counter() - started
                 self._checkpoint()

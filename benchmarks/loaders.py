@@ -38,11 +38,11 @@ from typing import Any
 # Python puts this file's folder first, where `loaders` would be this file.
 sys.path.sort(key=lambda path: Path(path) == Path(__file__).parent)
 
-import loaders_peers as peers
+import _loaders_peers as peers
 import numpy as np
 import torch
+from _loaders_peers import LMDB_Image  # noqa: F401 - see _loaders_peers.Store
 from download_corpus import DATA, photographs
-from loaders_peers import LMDB_Image  # noqa: F401 - see loaders_peers.Store
 
 from loaders import Images, Loader, Sequences, make_loader
 from ninerec_data import Dataset, Home, open_dataset

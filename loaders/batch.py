@@ -23,7 +23,8 @@ class Batch:
     mask           (B, W) bool        True = an item
     predict        (B, P) bool        True where something is to be predicted. P = W-1: the state at place t
                                       tells the item at t+1. P = W: the item at the place itself, which the
-                                      model must not see (samples masked and pairs)
+                                      model must not see (samples masked and pairs); of sub-sequences the
+                                      last place, whose state tells `later`
     negatives      (B, P) int64       inverse index of one negative for each thing predicted, else 0
     later          (B, A) int64       sample sub-sequences only: inverse index of the items after the cut, then 0;
                                       its negatives are (B, A)

@@ -26,7 +26,7 @@ class Content:
     def __init__(
         self,
         ds: Dataset,
-        kinds: Sequence[str],
+        kinds: Sequence[str] | str,
         *,
         tokenizer: str | Path | None = None,
         language: str | None = None,
@@ -36,9 +36,9 @@ class Content:
         decoded: bool = False,
         features: str | Path | None = None,
     ) -> None:
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         for kind in kinds:
             refuse_unknown("content", kind, CONTENT)
-        self.kinds = tuple(kinds)
         self.titles = self.texts = self.has_text = self.images = self.features = None
         if "text" in kinds:
             language = language or _language(ds)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
-import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,7 @@ __all__ = ["Images", "decoded_bytes"]
 
 GREY = 128  # about zero after the papers' normalisation (mean 0.5, deviation 0.5)
 AT_ONCE = 8  # pictures that a thread takes at a time
-CACHED_AT_ONCE = 1024
+CACHED_AT_ONCE = 512
 
 Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
@@ -41,7 +41,8 @@ class Images:
     A smaller size is decoded at the nearest larger N/8 and brought to size by Pillow's antialiased
     bicubic filter. threads: that decode; default the cores this process may use.
     decoded: read from `prepared/<dataset>/pixels/`, n_items + 1 raw pictures in one mapped file. It is
-        made at first, and its size told (a warning of the logger `loaders.images`) before that.
+        made at first, and its size told (a warning of the logger `loaders.images`) before that; processes
+        that start together make it once.
     Raises MissingData where no covers were prepared, UsageError for a size they cannot give, and where
     the disk has no room for the cache.
     """
@@ -63,6 +64,8 @@ class Images:
                 f"{self.stored}, or prepare them larger: ninerec prepare {ds.name} --size {size}"
             )
             raise UsageError(msg)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}; expected at least 1")
         self.threads = default_jobs() if threads is None else threads
         self.has = ds.has_cover
         self.cache = _cache(self, ds) if decoded else None
@@ -72,7 +75,7 @@ class Images:
         """(U, 3, size, size) uint8, channels_last in memory, and (U,) bool whether the item has a cover.
 
         Mid grey where it has none. Raises CheckFailed for a cover that cannot be read or decoded, with
-        the item and the file.
+        the item and the file, and for a cache that went or is damaged.
         """
         has = self.has[items]
         # numpy asks the system for large pages, torch does not: a quarter of the time to touch them.
@@ -90,7 +93,12 @@ class Images:
     def _mapped(self, cache: Path) -> Tensor:
         """The cache, mapped by each process for itself; copy-on-write, which nothing writes to."""
         if self._rows is None:
-            self._rows = torch.from_numpy(np.load(cache, mmap_mode="c", allow_pickle=False))
+            try:
+                rows = np.load(cache, mmap_mode="c", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                msg = f"the decoded cache {cache} cannot be read: {error}; delete it and start again: it is made anew"
+                raise CheckFailed(msg) from error
+            self._rows = torch.from_numpy(rows)
         return self._rows
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,7 +125,8 @@ class Images:
             if jpeg is None:
                 raise ValueError("it has no bytes in the shard")
             if self.size == self.stored:
-                simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)
+                if (found := simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out).shape) != out.shape:
+                    raise ValueError(f"it is of {found[0]} x {found[1]} pixels")
                 return
             least = {"min_height": self.size, "min_width": self.size}
             larger = Image.fromarray(simplejpeg.decode_jpeg(jpeg, "RGB", **least))
@@ -141,29 +150,41 @@ def _cache(images: Images, ds: Dataset) -> Path:
     path = ds.folder / "pixels" / f"{images.size}-{hash_of(made_of)}.npy"
     if path.exists():
         return path
-    need, work = decoded_bytes(ds, images.size), path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(exist_ok=True)
-        for old in path.parent.glob(
-            f"{images.size}-*"
-        ):  # of covers that are no longer there, or of a kill
-            old.unlink()
-        free = shutil.disk_usage(path.parent).free
-        told = f"{ds.name}: {ds.n_items:,} covers at {images.size} pixels take {need / 1e9:.2f} GB in {path.parent}"
-        if free < need * 1.05:
-            raise UsageError(f"{told}, where {free / 1e9:.2f} GB are free; leave `decoded` out")
-        log.warning("%s; decoded once", told)
-        shape = (ds.n_items + 1, images.size, images.size, 3)
-        rows = np.lib.format.open_memmap(work, mode="w+", dtype=np.uint8, shape=shape)
-        starts = range(1, ds.n_items + 1, CACHED_AT_ONCE)
-        for at in tqdm(starts, "decoding", leave=False, disable=None):
-            items = np.arange(at, min(at + CACHED_AT_ONCE, ds.n_items + 1))
-            images._decode(items, images.has[items], rows[at : at + len(items)])
-        rows.flush()
-        work.replace(path)
+        with (path.parent / f".{images.size}.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # ranks start together: one makes it, others wait
+            if not path.exists():
+                _make_cache(images, ds, path)
     except OSError as error:
         msg = f"the decoded cache cannot be written: {error}; leave `decoded` out, or choose another home"
         raise UsageError(msg) from error
+    return path
+
+
+def _make_cache(images: Images, ds: Dataset, path: Path) -> None:
+    """Decode every cover into a file that is renamed when whole; those of other covers, or of a kill, go."""
+    need, work = decoded_bytes(ds, images.size), path.with_suffix(".part")
+    for old in path.parent.glob(f"{images.size}-*"):
+        old.unlink()
+    free = shutil.disk_usage(path.parent).free
+    told = f"{ds.name}: {ds.n_items:,} covers at {images.size} pixels take {need / 1e9:.2f} GB in {path.parent}"
+    if free < need * 1.05:
+        raise UsageError(f"{told}, where {free / 1e9:.2f} GB are free; leave `decoded` out")
+    log.warning("%s; decoded once", told)
+    shape = (images.size, images.size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (ds.n_items + 1, *shape)}
+    try:
+        with work.open(
+            "wb"
+        ) as file:  # written, not mapped: a disk that fills is an error, no SIGBUS
+            np.lib.format.write_array_header_1_0(file, header)
+            starts = range(0, ds.n_items + 1, CACHED_AT_ONCE)
+            for at in tqdm(starts, "decoding", leave=False, disable=None):
+                items = np.arange(at, min(at + CACHED_AT_ONCE, ds.n_items + 1))
+                rows = np.zeros((len(items), *shape), np.uint8)
+                images._decode(items, images.has[items], rows)
+                file.write(rows.data)
+        work.replace(path)
     finally:
         work.unlink(missing_ok=True)
-    return path

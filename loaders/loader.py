@@ -46,6 +46,8 @@ class Loader:
         if not 0 <= rank < world:
             msg = f"rank is {rank} of {world}; expected 0 <= rank < world"
             raise UsageError(msg)
+        if workers < 0:
+            raise UsageError(f"workers is {workers}; expected at least 0")
         self.sequences, self.batch_size, self.seed = sequences, batch_size, seed
         self.shuffle, self.similar, self.workers = shuffle, max(1, similar), workers
         self.rank, self.world = rank, world
@@ -63,8 +65,11 @@ class Loader:
     def at(self, epoch: int, position: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `position` on.
 
-        An error of content (a shard that vanished, a damaged cover) is raised as it is, also from a worker.
+        Raises UsageError for a position below 0. An error of content (a shard that vanished, a damaged
+        cover) is raised as it is, also from a worker.
         """
+        if position < 0:
+            raise UsageError(f"position is {position}; expected at least 0")
         keys = [(epoch, at) for at in range(position, len(self))]
         if not self.workers and not torch.cuda.is_available():
             yield from (self.make(*key) for key in keys)

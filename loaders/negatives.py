@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ninerec_data import CheckFailed, Dataset, draws
-from ninerec_data.errors import refuse_unknown
 from ninerec_data.slices import rows_of
 
 __all__ = ["Negatives", "Sampler"]
@@ -30,7 +29,6 @@ class Negatives:
     """
 
     def __init__(self, ds: Dataset, sampler: str, user: Ints, first: Ints, last: Ints) -> None:
-        refuse_unknown("sampler", sampler, get_args(Sampler))
         self.ds, self.user, self.first, self.last = ds, user, first, last
         weight = ds.in_pool * (ds.train_count if sampler == "popularity" else 1)
         self.pool = np.flatnonzero(weight)
@@ -52,7 +50,10 @@ class Negatives:
             left = left[self._in_train(index[left], drawn)]
             if not len(left):
                 return out
-        msg = f"{self.ds.name}: no negative found in {TRIES:,} draws for {len(left)} places"
+        msg = (
+            f"{self.ds.name}: no negative found in {TRIES:,} draws for {len(left)} places: some users have nearly "
+            "all that is ever drawn; train with --set data.sampler=uniform or --objective in-batch"
+        )
         raise CheckFailed(msg)
 
     def _draw(self, *key: int | Ints) -> Ints:

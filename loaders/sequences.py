@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loaders.batch import Batch
 from loaders.content import Content
-from loaders.negatives import Negatives
+from loaders.negatives import Negatives, Sampler
 from loaders.samples import SAMPLES, Places
 from ninerec_data import Dataset, UsageError
 from ninerec_data.errors import refuse_unknown
@@ -64,10 +64,13 @@ class Sequences:
         if not 0 < mask_rate <= 1 or ahead < 1:
             msg = f"mask_rate is {mask_rate} and ahead {ahead}; expected above 0 up to 1, and at least 1"
             raise UsageError(msg)
+        refuse_unknown("sampler", sampler, get_args(Sampler))
+        if max_length is not None and max_length < 1:
+            raise UsageError(f"max_length is {max_length}; expected at least 1")
         self.ds, self.part, self.sample = ds, part, sample
         self.mask_rate, self.ahead = mask_rate, ahead
         self.max_length = max_length or ds.protocol.split.keep_last - 3
-        self.user, self.first, self.last = _rows_of_part(ds, part)
+        self.user, self.first, self.last = _rows_of_part(ds, part, alone=sample == "pairs")
         self.target = self.last
         if sample == "pairs":
             self._each_pair()
@@ -175,8 +178,11 @@ def _numbered(shown: Sequence[Ints], n_items: int) -> tuple[Ints, list[Ints]]:
     return unique, [place[items] for items in shown]
 
 
-def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
-    """User, first row and target row (the last train row for train) of each sequence of a part."""
+def _rows_of_part(ds: Dataset, part: str, *, alone: bool) -> tuple[Ints, Ints, Ints]:
+    """User, first row and target row (the last train row for train) of each sequence of a part.
+
+    alone: keep train sequences of one item, which is a pair and no transition.
+    """
     table = ds.sequences
     user, start, end = (
         table[name].to_numpy().astype(np.int64) for name in ("user", "start", "end")
@@ -185,7 +191,7 @@ def _rows_of_part(ds: Dataset, part: str) -> tuple[Ints, Ints, Ints]:
     chosen = pc.equal(table["role"], wanted).to_numpy()
     user, start, end = user[chosen], start[chosen], end[chosen]
     target = end - {"train": 3, "valid": 2}.get(part, 1)
-    if part == "train":  # one item alone has no transition to learn from
+    if part == "train" and not alone:
         several = target > start
         user, start, target = user[several], start[several], target[several]
     if part in ("cold", "new"):

@@ -24,8 +24,11 @@ _EXAMPLES = """examples:
   ninerec demo --home demo-home --json
 """
 _SETTINGS = ("model.dim=64", "train.lr=1e-3", "train.item_lr=1e-3", "train.patience=20")
-_SIZES = {"source": ("train.batch_size=64", "train.epochs=10")}  # more users, more steps an epoch
-_TARGET = ("train.batch_size=32", "train.epochs=20")
+_ENCODERS = {  # what is trained on each dataset; covers take longest
+    "demo_source": ("id", "text"),
+    "demo_food": ("id", "text", "image", "text+image"),
+    "demo_dance": ("id", "text"),
+}
 _SCENARIOS = ("regular", "cold", "new")
 
 
@@ -34,8 +37,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="the whole way on a small suite drawn here",
-        description="Draw a suite (a source, two targets), publish it here, download, prepare, verify, train "
-        "ids and text, compare. "
+        description="Draw a suite (a source, two targets), publish it here, download, prepare, verify, train on "
+        "ids, text, covers and both, compare. "
         "Uses a home of its own (default: demo-home here).",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,19 +122,19 @@ def _steps(home: Home, suite: Path, mirror: str, epochs: int | None) -> list[dic
         _command(home, "prepare", name)
         checked = _command(home, "verify", name)
         say(f"{name}: {sum(c['ok'] is True for c in checked['checks'])} checks hold")
-        rows += [_train(home, suite, name, kind, epochs) for kind in ("id", "text")]
+        rows += [_train(home, suite, name, kind, epochs) for kind in _ENCODERS[name]]
     return rows
 
 
 def _draw(home: Home) -> Path:
-    """Draw the suite and train its tokenizer on the titles."""
+    """Draw the suite, train its tokenizer on the titles, and describe its small models."""
     from ninerec_data.synthetic import SUITE, write_suite, write_tokenizer
 
     suite = home.root / "suite"
     say(f"drawing {len(SUITE)} datasets with covers and titles into {suite}")
     write_suite(suite)
     tables = sorted((suite / "release").glob("*/*_item.csv"))
-    write_tokenizer(suite / "tokenizer", [title for table in tables for title in _titles(table)])
+    write_tokenizer(suite / "models", [title for table in tables for title in _titles(table)])
     return suite
 
 
@@ -145,11 +148,19 @@ def _train(
 ) -> dict[str, Any]:
     """Train one model, evaluate the three scenarios, return its row of the table."""
     words = ["--dataset", name, "--item-encoder", item_encoder, "--objective", "in-batch"]
-    size = _SIZES.get(name.removeprefix("demo_"), _TARGET)
-    for setting in (*_SETTINGS, *size, *([f"train.epochs={epochs}"] if epochs else ())):
-        words += ["--set", setting]
-    if item_encoder == "text":
-        words += ["--text-model", str(suite / "tokenizer"), "--weights", "none"]
+    settings = [*_SETTINGS, f"train.batch_size={64 if name == 'demo_source' else 32}"]
+    most = 10 if "image" in item_encoder or name == "demo_source" else 20
+    settings += [f"train.epochs={epochs or most}"]
+    if item_encoder != "id":
+        words += ["--weights", "none"]
+    if "text" in item_encoder:
+        words += ["--text-model", str(suite / "models")]
+    if "image" in item_encoder:
+        words += ["--image-model", str(suite / "models" / "swin.json"), "--image-size", "64"]
+        settings += ["train.item_weight_decay=0"]
+    if item_encoder == "image":
+        settings += ["train.item_lr=2e-3"]
+    words += [word for setting in settings for word in ("--set", setting)]
     result = _command(home, "train", *words)
     found = _command(home, "evaluate", result["run"], "--scenario", ",".join(_SCENARIOS))
     row: dict[str, Any] = {"dataset": name, "items": item_encoder}

@@ -105,9 +105,7 @@ def _run_of(args: argparse.Namespace, home: Home) -> Run:
         asked["data.dataset"] = entry.name
         asked = {f"data.split.{key}": value for key, value in alias_split.items()} | asked
     if args.resume:
-        going = find_run(home, args.resume)
-        _refuse_changes(going.config, args, asked)
-        return going.on(args.device) if args.device else going
+        return _resumed(find_run(home, args.resume), args, asked)
     config = make_config(args.config, args.set, asked)
     if not config.data.dataset:
         msg = "no dataset is named; expected: ninerec train --dataset DATASET (`ninerec list` shows them)"
@@ -126,15 +124,18 @@ def show_result(result: dict[str, Any]) -> None:
     )
 
 
-def _refuse_changes(config: Any, args: argparse.Namespace, asked: dict[str, Any]) -> None:
-    """A resumed run keeps its settings; another setting is another run."""
-    from baselines.config import changed_settings, settings_of
+def _resumed(run: Run, args: argparse.Namespace, asked: dict[str, Any]) -> Run:
+    """The run as it is, but for what changes no number; with another setting it were another run."""
+    from dataclasses import replace
+
+    from baselines.config import changed_settings, make_config, settings_of
 
     given = {key: value for key, value in asked.items() if value is not None}
-    changed = changed_settings(config, {**settings_of(args.config, args.set), **given})
-    if changed:
+    given = {**settings_of(args.config, args.set), **given}
+    if changed := changed_settings(run.config, given):
         msg = (
             f"--resume {args.resume} with changed settings: {', '.join(changed)}; "
             "leave them out to resume, or leave --resume out to start another run"
         )
         raise UsageError(msg)
+    return replace(run, config=make_config(run.folder / "config.toml", (), given, presets=False))

@@ -155,14 +155,16 @@ class Dataset:
         """
         from ninerec_data.shards import Covers
 
+        self._refuse_without_covers()
+        return Covers.of(self.folder / "covers", self.items, self._shards)
+
+    def _refuse_without_covers(self) -> None:
         if not self.has_covers:
             msg = (
                 f"{self.name} has no prepared covers; run: ninerec import {self.name} PATH (of its covers), "
                 f"then: ninerec prepare {self.name}"
             )
             raise MissingData(msg)
-
-        return Covers.of(self.folder / "covers", self.items, self._shards)
 
     @cached_property
     def has_cover(self) -> NDArray[np.bool_]:
@@ -180,7 +182,8 @@ class Dataset:
 
     @property
     def covers_index(self) -> str:
-        """sha256 of the covers' index: of every JPEG. Other pixels give another one."""
+        """sha256 of the covers' index: of every JPEG. Other pixels give another one. MissingData as `covers`."""
+        self._refuse_without_covers()
         return str(self.manifest["covers"]["index"])
 
     def cover(self, item: int) -> bytes | None:
@@ -195,12 +198,12 @@ class Dataset:
             raise UsageError(msg)
         return [value or "" for value in self.items[f"text_{language}"].to_pylist()]
 
-    @property
+    @cached_property
     def item_ids(self) -> list[str]:
         """The release's ids of items 1..n_items."""
         return list(self.items["item_id"].to_pylist())
 
-    @property
+    @cached_property
     def user_ids(self) -> list[str]:
         """The release's ids of users 0..n_users-1."""
         return list(self.users["user_id"].to_pylist())

@@ -35,8 +35,8 @@ __all__ = ["SUITE", "write_suite", "write_tokenizer"]
 Rng = np.random.Generator
 Ints = NDArray[np.int64]
 SUITE = ("demo_source", "demo_food", "demo_dance")
-DAY = 86_400
-FRESH = 0.2  # share of the items that are launched in the last five days
+HOUR, DAY = 3600, 86_400
+FRESH = 0.25  # share of the items that are launched in the last hours
 END = 1_656_633_600  # 2022-07-01 UTC: the last moment of every dataset
 COVER = (320, 180)
 HOME = "https://ninerec-demo.example"  # where the suite is published
@@ -180,7 +180,7 @@ def _choices(plan: Plan, traits: Ints, times: Ints, rng: Rng) -> Ints:
 
     The first FRESH of the places are launched in the last days; the last place is never chosen.
     """
-    launch = END - rng.integers(0, 5 * DAY, plan.items)
+    launch = END - rng.integers(0, 36 * HOUR, plan.items)
     launch[int(FRESH * plan.items) :] = 0
     popularity = 1 / (60 + rng.permutation(plan.items))
     popularity[-2:] = 0.01, 0  # the last but one must be chosen: only the interactions name it
@@ -276,7 +276,7 @@ def _cover(rng: Rng, traits: Ints) -> Image.Image:
 
 
 def write_tokenizer(folder: Path, titles: Iterable[str], *, vocab_size: int = 2000) -> None:
-    """Train a small tokenizer on `titles` and write it beside the configuration of a tiny BERT.
+    """Train a small tokenizer on `titles`; write it beside the configurations of a tiny BERT and a tiny Swin.
 
     `AutoTokenizer` and `AutoConfig` read the folder without a network; the model has no weights.
     Lower case, CJK characters one by one, byte-pair merges: unlike WordPiece's, they train reproducibly.
@@ -299,6 +299,15 @@ def write_tokenizer(folder: Path, titles: Iterable[str], *, vocab_size: int = 20
         "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128, "initializer_range": 0.125,
         "max_position_embeddings": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0,
     }  # fmt: skip
+    # Of pictures of 64 pixels: patches of 4, so 256 places, and one halving.
+    swin = {
+        "patch_size": [4, 4],
+        "embed_dim": 24,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": [4, 4],
+    }
+    atomic_write(folder / "swin.json", canonical_json(swin))
     atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     atomic_write(folder / "tokenizer_config.json", canonical_json(settings))
     atomic_write(folder / "config.json", canonical_json(model))

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import plain
@@ -422,14 +423,39 @@ def test_a_saved_tokenizer_json_reads_like_the_vocabulary(vocabulary: Path, tmp_
             {"part": "test", "content": ("text",), "language": "zh"},
             "has no text in 'zh'; it has: en",
         ),
+        ({"part": "test", "sampler": "popular"}, "unknown sampler 'popular'; did you mean"),
+        ({"max_length": 0}, "max_length is 0; expected at least 1"),
+        ({"max_length": -1}, "max_length is -1"),
     ],
 )
-def test_a_wrong_word_is_refused(ds: Dataset, options: dict[str, str], message: str) -> None:
+def test_a_wrong_word_is_refused(ds: Dataset, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Sequences(ds, **options)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"rank": 2, "world": 2}, {"rank": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"rank": 2, "world": 2}, {"rank": -1}, {"workers": -1}]
+)
 def test_sizes_that_make_no_sense_are_refused(train: Sequences, wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="expected"):
         make_loader(train, **wrong)
+
+
+def test_a_position_before_the_first_is_refused(train: Sequences) -> None:
+    with pytest.raises(UsageError, match="position is -1"):
+        next(make_loader(train, batch_size=7).at(0, -1))
+    assert list(make_loader(train, batch_size=7).at(0, 99)) == []
+
+
+def test_raw_ids_become_numbers_and_numbers_raw_ids(toy: Toy, ds: Dataset) -> None:
+    items, users = ds.item_ids, ds.user_ids
+    assert sorted(items) == sorted(toy.item_file)
+    assert set(users) == set(toy.histories)
+    asked = [items[4], items[0], items[4], items[-1]]
+    assert ds.items_of(asked).tolist() == [5, 1, 5, ds.n_items]
+    assert ds.users_of(iter(users)).tolist() == list(range(ds.n_users))
+    assert ds.items_of([]).dtype == ds.users_of(users).dtype == np.int64
+    with pytest.raises(UsageError, match=r"toy has no item 'i999'; ds\.item_ids holds those"):
+        ds.items_of([items[0], "i999", "i998"])
+    with pytest.raises(UsageError, match="toy has no user '5'"):
+        ds.users_of([users[0], 5])
