@@ -64,6 +64,7 @@ class Model:
     image_model: str = "resnet18"  # or 34, 50, swin_t, swin_s, swin_b; a JSON file: a Swin of it
     image_weights: str = ""  # a file of weights; "" = as `weights` says
     frozen: bool = False  # keep the pretrained model's weights as they are
+    top_blocks: int = 0  # over 0: only so many of its topmost layers or stages learn
     fusion: Literal["sum", "concat", "gate"] = "gate"  # of text+image
     features: str = ""  # of frozen: a bundle's name or folder
 
@@ -78,6 +79,9 @@ class Train:
     item_lr: float = 1e-4
     weight_decay: float = 0.1
     item_weight_decay: float = 0.1
+    head: Literal["item", "user"] = (
+        "item"  # whose rates the item encoder's projection and fusion have
+    )
     epochs: int = 200
     patience: int = 30  # epochs without a strictly better validation metric
     workers: int = 0  # processes that make batches

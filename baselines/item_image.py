@@ -105,6 +105,12 @@ class ImageEncoder(nn.Module):
             self.backbone.eval()
         return self
 
+    def blocks(self) -> list[str]:
+        """Names of the backbone's stages, bottom to top."""
+        if hasattr(self.backbone, "layer4"):
+            return [f"layer{at}" for at in (1, 2, 3, 4)]
+        return [f"features.{at}" for at in range(1, len(self.backbone.features), 2)]
+
     def forward(self, batch: Batch) -> Tensor:
         rows, grid = self._grids(batch)
         pooled = _spread(grid.mean(1), rows, batch)

@@ -64,6 +64,18 @@ class TextEncoder(nn.Module):
         m = config.model
         return cls(load_backbone(m.text_model, m.weights), dim=m.dim, frozen=m.frozen)
 
+    def blocks(self) -> list[str]:
+        """Names of the backbone's layers, bottom to top."""
+        count = self.backbone.config.num_hidden_layers
+        lists = (
+            (name, part)
+            for name, part in self.backbone.named_modules()
+            if isinstance(part, nn.ModuleList)
+        )
+        return next(
+            [f"{name}.{at}" for at in range(count)] for name, part in lists if len(part) == count
+        )
+
     def forward(self, batch: Batch) -> Tensor:
         states, mask = self._states(batch)
         pooled = states[:, 0]

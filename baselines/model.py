@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.config import Config
+from baselines.groups import freeze_below
 from baselines.objectives import OBJECTIVES
 from baselines.sasrec import SASRec
 from baselines.world import ALONE, World
@@ -25,7 +26,6 @@ __all__ = [
     "item_encoder",
     "open_data",
     "open_part",
-    "parameter_groups",
 ]
 
 # name -> module:class. The class declares `needs(config)`, what `Sequences` must give it, and `of(config, ds)`.
@@ -106,6 +106,8 @@ def build_model(config: Config, ds: Dataset) -> Recommender:
     m = config.model
     torch.manual_seed(config.train.seed)
     items = item_encoder(m.item_encoder).of(config, ds)
+    if m.top_blocks:
+        freeze_below(items, m.top_blocks)
     user_encoder = SASRec(
         dim=m.dim,
         max_length=ds.protocol.split.keep_last - 3,
@@ -150,19 +152,3 @@ def fingerprint_of(config: Config, ds: Dataset) -> dict[str, str]:
         home = Home(ds.folder.parents[1])
         found["features"] = fingerprint(find_features(home, ds.name, needs["features"]))
     return found
-
-
-def parameter_groups(model: Recommender, config: Config) -> Iterator[dict[str, object]]:
-    """NineRec's two groups: the item encoder with its projection, and the user encoder.
-
-    Weight decay covers every parameter of a group, LayerNorm and biases too (PAPERS_AND_CODE 3.8).
-    """
-    t = config.train
-    rates = {
-        "item_encoder": (t.item_lr, t.item_weight_decay),
-        "user_encoder": (t.lr, t.weight_decay),
-    }
-    for part, (lr, weight_decay) in rates.items():
-        trained = [p for p in getattr(model, part).parameters() if p.requires_grad]
-        if trained:
-            yield {"params": trained, "lr": lr, "weight_decay": weight_decay}

@@ -44,7 +44,8 @@ import torch
 from _train_reference import TOKENS, Reference
 
 from baselines.config import Config, make_config
-from baselines.model import build_model, open_data, open_part, parameter_groups
+from baselines.groups import parameter_groups
+from baselines.model import build_model, open_data, open_part
 from loaders import make_loader
 from ninerec_data import Home
 from ninerec_data.catalog import find
