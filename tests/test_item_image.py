@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from baselines import Config
 from baselines.config import Data, Model
 from baselines.item_image import IMAGE_MODELS, ImageEncoder, ImageModel, load_image_model
 from loaders import Batch
+from ninerec_data import UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -255,3 +258,30 @@ def test_the_papers_models_are_there() -> None:
     names = ["resnet18", "resnet34", "resnet50", "swin_t", "swin_s", "swin_b"]
     assert list(IMAGE_MODELS) == names
     assert all(kind.build is getattr(models, name) for name, kind in IMAGE_MODELS.items())
+
+
+def test_a_json_file_makes_a_swin_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "swin.json"
+    small = {
+        "patch_size": [4, 4],
+        "embed_dim": 8,
+        "depths": [1],
+        "num_heads": [2],
+        "window_size": [4, 4],
+    }
+    file.write_text(json.dumps(small))
+    net = load_image_model(str(file), "none")
+    assert isinstance(net, models.SwinTransformer)
+    assert net.head.in_features == 8
+    encoder = ImageEncoder(net, str(file), dim=D)
+    assert encoder.blocks() == ["features.1"]
+    with pytest.raises(UsageError, match="no weights are published"):
+        load_image_model(str(file), "pretrained")
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"embed_dim": 8}', '{"what": 1}'])
+def test_a_json_file_that_makes_no_swin_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "swin.json"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="makes no Swin"):
+        load_image_model(str(file), "none")

@@ -1,0 +1,280 @@
+"""Content against ids on the drawn suite, and content that says nothing.
+
+    python benchmarks/content.py                          # about ten minutes on two cores
+    python benchmarks/content.py --encoders text --epochs 1    # a try
+
+Each item encoder is trained as `ninerec demo` trains it, twice: on the suite as drawn, and on a copy whose titles
+and covers are shuffled: every item shows the title and the cover of one other item, drawn by a seed, and none keeps
+its own. Item ids and interactions stay, so nothing in that content predicts, though a model can still tell items
+apart by it. Ids are trained once, for both. What must hold of every encoder of content, in HR@10 on test targets:
+
+- as drawn, at least 3 times ids on cold items, and 3 times a random scorer on new ones
+- shuffled, within 2 standard errors of ids on cold items
+
+A standard error is that of a mean over users. Each compared pair has the same users and targets, so a difference
+is taken user by user and its error is that of the mean of these; of several seeds a user's hit is the mean. Ranks
+are those of the epoch that is best on validation. Trainings run side by side, one a core, on one thread each.
+Prints JSON; exit 1 where one of these does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+# Python puts this file's folder first, where `loaders` would be the benchmark of that name.
+sys.path.sort(key=lambda path: Path(path) == Path(__file__).parent)
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from baselines.config import Config, make_config
+from baselines.evaluate import evaluate
+from baselines.metrics import per_user
+from baselines.model import build_model, open_data, open_part
+from baselines.runs import new_run
+from baselines.training import train
+from ninerec_data import Home
+from ninerec_data.catalog import find
+from ninerec_data.importing import import_release
+from ninerec_data.prepare import prepare
+from ninerec_data.synthetic import SUITE, write_suite, write_tokenizer
+
+Array = NDArray[Any]
+TIMES = 3  # ids on cold, random on new
+NEAR = 2  # standard errors
+K = 10
+ENCODERS = ("text+image", "image", "text", "id")  # the longest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training. content: "drawn" or "shuffled", the home it takes place in."""
+
+    dataset: str
+    encoder: str
+    content: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """What a training came to: for each of n users of the test part, target, group of it, hit and random's chance.
+
+    facts: its seconds and epochs.
+    """
+
+    users: Array
+    targets: Array
+    group: Array
+    hits: Array
+    chance: Array
+    facts: dict[str, Any]
+
+
+def settings(models: Path, job: Job, epochs: int | None) -> Config:
+    """What ninerec/demo.py trains with, on one thread."""
+    covers = "image" in job.encoder
+    most = 10 if covers or job.dataset == SUITE[0] else 20
+    asked: dict[str, Any] = {
+        "data.dataset": job.dataset,
+        "model.item_encoder": job.encoder,
+        "model.objective": "in-batch",
+        "model.dim": 64,
+        "train.lr": 1e-3,
+        "train.item_lr": 2e-3 if job.encoder == "image" else 1e-3,
+        "train.patience": 20,
+        "train.batch_size": 64 if job.dataset == SUITE[0] else 32,
+        "train.epochs": epochs or most,
+        "train.seed": job.seed,
+        "train.threads": 1,
+        "train.device": "cpu",
+    }
+    if job.encoder != "id":
+        asked["model.weights"] = "none"
+    if "text" in job.encoder:
+        asked["model.text_model"] = str(models)
+    if covers:
+        asked |= {"model.image_model": str(models / "swin.json"), "data.image_size": 64}
+        asked["train.item_weight_decay"] = 0.0
+    return make_config(options=asked)
+
+
+def shuffle(release: Path, copy: Path, seed: int) -> None:
+    """Copy a dataset's release; an item's titles and cover are there those of one other item."""
+    shutil.copytree(release, copy)
+    stem = release.name.title()
+    table, covers = copy / f"{stem}_item.csv", f"{stem}_cover"
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    ring = np.random.default_rng(seed).permutation(len(rows))  # each gives to the next in it
+    giver = dict(zip(ring.tolist(), np.roll(ring, 1).tolist(), strict=True))
+    with table.open("w", encoding="utf-8", newline="") as file:
+        own = csv.writer(file, lineterminator="\n")
+        own.writerows([row[0], *rows[giver[n]][1:]] for n, row in enumerate(rows))
+    for n, row in enumerate(rows):
+        shutil.copyfile(
+            release / covers / f"{rows[giver[n]][0]}.jpg", copy / covers / f"{row[0]}.jpg"
+        )
+
+
+def set_up(folder: Path, datasets: list[str]) -> None:
+    """Draw the suite and its small models; prepare the datasets in a home as drawn and in one shuffled."""
+    write_suite(folder)
+    titles = []
+    for table in sorted((folder / "release").glob("*/*_item.csv")):
+        with table.open(encoding="utf-8", newline="") as file:
+            titles += [title for row in csv.reader(file) for title in row[1:]]
+    write_tokenizer(folder / "models", titles)
+    for name in datasets:
+        entry, _ = find(name)
+        drawn, shuffled = folder / "release" / name, folder / "release-shuffled" / name
+        shuffle(drawn, shuffled, seed=0)
+        for content, release in (("drawn", drawn), ("shuffled", shuffled)):
+            import_release(Home(folder / content), entry, release)
+            prepare(Home(folder / content), entry)
+
+
+def ranked(folder: Path, job: Job, epochs: int | None) -> Ranked:
+    """Train a model and rank the test targets by its best epoch."""
+    torch.set_num_threads(1)
+    began, cpu, home = time.perf_counter(), time.process_time(), Home(folder / job.content)
+    config = settings(folder / "models", job, epochs)
+    run = new_run(home, config)
+    done = train(home, run, test=False, say=lambda _: None)
+    ds = open_data(config, home)
+    model = build_model(config, ds)
+    model.load_state_dict(run.load_best())
+    ranks = evaluate(model, open_part(config, ds, "test"))
+    facts = {key: done[key] for key in ("epochs", "best_epoch", "params", "protocol_hash")}
+    facts["seconds"] = round(time.perf_counter() - began, 1)
+    facts["cpu_seconds"] = round(time.process_time() - cpu, 1)
+    return Ranked(
+        users=ranks.users,
+        targets=np.array(ds.item_ids)[ranks.targets - 1],
+        group=ds.group[ranks.targets],
+        hits=per_user(ranks, K, ds.protocol.ties)[0],
+        chance=np.minimum(1, K / ranks.candidates),
+        facts=facts,
+    )
+
+
+def all_ranked(folder: Path, jobs: list[Job], epochs: int | None) -> dict[Job, Ranked]:
+    """Every training, one a core; those of a dataset have the same users and targets."""
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        running = {job: pool.submit(ranked, folder, job, epochs) for job in jobs}
+        found = {job: each.result() for job, each in running.items()}
+    for job, own in found.items():
+        first = next(other for at, other in found.items() if at.dataset == job.dataset)
+        for what in ("users", "targets", "group"):
+            if not np.array_equal(getattr(own, what), getattr(first, what)):
+                sys.exit(f"{job} has other {what} than the first training of {job.dataset}")
+    return found
+
+
+def mean(values: Array) -> dict[str, float]:
+    """Mean and its standard error, in percent; values (n,)."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return {"mean": round(100 * float(values.mean()), 2), "se": round(100 * float(error), 2)}
+
+
+def figures(own: Ranked) -> dict[str, Any]:
+    """HR@10 of a training in each scenario, a random scorer's beside it."""
+    out = {}
+    for scenario in ("regular", "cold", "new"):
+        chosen = own.group == scenario if scenario != "regular" else np.ones(len(own.group), bool)
+        random = mean(own.chance[chosen])["mean"]
+        out[scenario] = {**mean(own.hits[chosen]), "random": random, "n": int(chosen.sum())}
+    return out
+
+
+def compared(found: dict[Job, Ranked], dataset: str, encoder: str) -> dict[str, Any]:
+    """An encoder of content beside ids, over all seeds; `missed` names the bars."""
+    of = {
+        (job.encoder, job.content, job.seed): r
+        for job, r in found.items()
+        if job.dataset == dataset
+    }
+    any_of = next(iter(of.values()))
+    cold, new = any_of.group == "cold", any_of.group == "new"
+
+    def hits(encoder: str, content: str) -> Array:
+        same = [r.hits for key, r in of.items() if key[:2] == (encoder, content)]
+        averaged: Array = np.mean(same, axis=0)
+        return averaged
+
+    ids, drawn, shuffled = hits("id", "drawn"), hits(encoder, "drawn"), hits(encoder, "shuffled")
+    apart = mean((shuffled - ids)[cold])
+    missed = []
+    if drawn[cold].mean() < TIMES * ids[cold].mean() or not drawn[cold].any():
+        missed.append("ids on cold")
+    if drawn[new].mean() < TIMES * any_of.chance[new].mean():
+        missed.append("random on new")
+    if abs(apart["mean"]) > NEAR * apart["se"]:
+        missed.append("shuffled near ids on cold")
+    return {
+        "dataset": dataset,
+        "encoder": encoder,
+        "cold_to_ids": round(float(drawn[cold].mean() / max(ids[cold].mean(), 1e-9)), 2),
+        "new_to_random": round(float(drawn[new].mean() / any_of.chance[new].mean()), 2),
+        "drawn_minus_ids_on_cold": mean((drawn - ids)[cold]),
+        "shuffled_minus_ids_on_cold": apart,
+        "shuffled_to_random_on_new": round(
+            float(shuffled[new].mean() / any_of.chance[new].mean()), 2
+        ),
+        "missed": missed,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--datasets", nargs="+", choices=SUITE, default=["demo_food"])
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS[:-1], default=ENCODERS[:-1])
+    parser.add_argument("--epochs", type=int, help="at most (the demo's: 20, with covers 10)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    args = parser.parse_args()
+    encoders = [each for each in ENCODERS if each in (*args.encoders, "id")]
+    jobs = [
+        Job(dataset=dataset, encoder=encoder, content=content, seed=seed)
+        for encoder, dataset, seed, content in product(
+            encoders, args.datasets, args.seeds, ("drawn", "shuffled")
+        )
+        if (encoder, content) != ("id", "shuffled")
+    ]
+    began, load = time.perf_counter(), os.getloadavg()[0]
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
+    with tempfile.TemporaryDirectory(prefix="content-") as made:
+        folder = Path(made)
+        os.environ["NINEREC_CATALOG"] = str(folder / "catalog")
+        set_up(folder, args.datasets)
+        found = all_ranked(folder, jobs, args.epochs)
+    pairs = [(d, e) for d, e in product(args.datasets, encoders) if e != "id"]
+    result: dict[str, Any] = {
+        "processors": os.cpu_count(),
+        "load_before": round(load, 2),
+        "seconds": round(time.perf_counter() - began, 1),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "transformers")},
+        "trainings": [{**asdict(job), **own.facts, **figures(own)} for job, own in found.items()],
+        "compared": [compared(found, *pair) for pair in pairs],
+    }
+    print(json.dumps(result, indent=2))
+    return 1 if any(pair["missed"] for pair in result["compared"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
