@@ -149,7 +149,7 @@ def image_model(name: str) -> ImageModel:
     try:
         settings = json.loads(Path(name).expanduser().read_text(encoding="utf-8"))
         models.SwinTransformer(**settings)
-    except (OSError, TypeError, ValueError, LookupError, RuntimeError) as error:
+    except (OSError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         msg = (
             f"the image model {name} makes no Swin ({error}); expected a JSON object of the arguments of "
             "torchvision.models.SwinTransformer: patch_size, embed_dim, depths, num_heads, window_size"

@@ -193,6 +193,11 @@ def mean(values: Array) -> dict[str, float]:
     return {"mean": round(100 * float(values.mean()), 2), "se": round(100 * float(error), 2)}
 
 
+def ratio(one: Array, other: Array) -> float | None:
+    """Of their means; None where the other's is 0."""
+    return round(float(one.mean() / other.mean()), 2) if other.any() else None
+
+
 def figures(own: Ranked) -> dict[str, Any]:
     """HR@10 of a training in each scenario, a random scorer's beside it."""
     out = {}
@@ -230,13 +235,11 @@ def compared(found: dict[Job, Ranked], dataset: str, encoder: str) -> dict[str, 
     return {
         "dataset": dataset,
         "encoder": encoder,
-        "cold_to_ids": round(float(drawn[cold].mean() / max(ids[cold].mean(), 1e-9)), 2),
-        "new_to_random": round(float(drawn[new].mean() / any_of.chance[new].mean()), 2),
+        "cold_to_ids": ratio(drawn[cold], ids[cold]),
+        "new_to_random": ratio(drawn[new], any_of.chance[new]),
         "drawn_minus_ids_on_cold": mean((drawn - ids)[cold]),
         "shuffled_minus_ids_on_cold": apart,
-        "shuffled_to_random_on_new": round(
-            float(shuffled[new].mean() / any_of.chance[new].mean()), 2
-        ),
+        "shuffled_to_random_on_new": ratio(shuffled[new], any_of.chance[new]),
         "missed": missed,
     }
 

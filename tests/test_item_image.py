@@ -265,21 +265,21 @@ def test_a_json_file_makes_a_swin_of_ones_own(tmp_path: Path) -> None:
     small = {
         "patch_size": [4, 4],
         "embed_dim": 8,
-        "depths": [1],
-        "num_heads": [2],
+        "depths": [1, 1],
+        "num_heads": [2, 2],
         "window_size": [4, 4],
     }
     file.write_text(json.dumps(small))
     net = load_image_model(str(file), "none")
     assert isinstance(net, models.SwinTransformer)
-    assert net.head.in_features == 8
+    assert net.head.in_features == 16
     encoder = ImageEncoder(net, str(file), dim=D)
-    assert encoder.blocks() == ["features.1"]
+    assert encoder.blocks() == ["features.1", "features.3"]
     with pytest.raises(UsageError, match="no weights are published"):
         load_image_model(str(file), "pretrained")
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"embed_dim": 8}', '{"what": 1}'])
+@pytest.mark.parametrize("text", ["[1]", "{", '{"embed_dim": 8}', '{"what": 1}', '{"depths": [1]}'])
 def test_a_json_file_that_makes_no_swin_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "swin.json"
     file.write_text(text)
