@@ -61,7 +61,7 @@ class Images:
         if not 8 <= self.size <= self.stored:
             msg = (
                 f"image size {size}: the covers of {ds.name} are {self.stored} pixels a side; expected 8 to "
-                f"{self.stored}, or prepare them larger: ninerec prepare {ds.name} --size {size}"
+                f"{self.stored}, as with --image-size {self.stored}"
             )
             raise UsageError(msg)
         if threads is not None and threads < 1:

@@ -29,13 +29,13 @@ BANNED = {
     "downloader": MODELS,
     "ninerec_data": NETWORK | MODELS,
 }
-# package -> lines of code at most (without blank lines, comments and docstrings); 14,450 in all.
+# package -> lines of code at most (without blank lines, comments and docstrings); 15,680 in all.
 SHARE = {
-    "ninerec": 1900,
-    "baselines": 1400,
-    "loaders": 450,
+    "ninerec": 2150,
+    "baselines": 1850,
+    "loaders": 880,
     "downloader": 3950,
-    "ninerec_data": 6750,
+    "ninerec_data": 6850,
 }
 
 
