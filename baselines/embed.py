@@ -208,8 +208,6 @@ def _refuse_beyond(config: Any, how: Encoding, pooling: str, layer: int, max_tok
 
 
 def _refuse_what_the_field_has_not(how: Encoding) -> None:
-    if how.field == "image":
-        refuse_unknown("image model", how.encoder, IMAGE_MODELS)
     if how.field == "text" and how.encoder in IMAGE_MODELS:
         raise UsageError(f"'{how.encoder}' is an image model; add --field image")
     if how.field == "text" and how.weights not in KINDS_OF_WEIGHTS:
@@ -220,6 +218,8 @@ def _refuse_what_the_field_has_not(how: Encoding) -> None:
         if (value := getattr(how, option)) is not None:
             msg = f"--{option.replace('_', '-')} {value} means nothing for --field {how.field}; leave it out"
             raise UsageError(msg)
+    if how.field == "image":
+        refuse_unknown("image model", how.encoder, IMAGE_MODELS)
 
 
 def _is_there(folder: Path, ds: Dataset) -> bool:

@@ -42,7 +42,9 @@ def freeze_below(encoder: nn.Module, top: int) -> None:
     the lower one (PAPERS_AND_CODE 3.9: parameters before the first such block, in their order, are frozen).
     Raises UsageError for more blocks than there are, and where there is no backbone.
     """
-    holders: list[Any] = [part for part in encoder.modules() if hasattr(part, "blocks")]
+    holders: list[Any] = [
+        part for part in encoder.modules() if callable(getattr(part, "blocks", None))
+    ]
     if not holders:
         raise UsageError(f"model.top_blocks is {top}: this item encoder has no pretrained model")
     for holder in holders:

@@ -93,9 +93,13 @@ class ImageEncoder(nn.Module):
         return {"content": ("image",), "image_size": config.data.image_size or None}
 
     @classmethod
-    def of(cls, config: Config, ds: Dataset) -> Self:  # noqa: ARG003
+    def of(cls, config: Config, ds: Dataset) -> Self:
         """The encoder of a configuration; the errors are those of `load_image_model`."""
         m = config.model
+        trained = not m.frozen and m.image_model in {build.__name__ for build in RESNETS}
+        if trained and (size := config.data.image_size or ds.cover_size) <= 32:
+            msg = f"image size {size}: a ResNet that is trained needs more than 32 pixels a side"
+            raise UsageError(msg)
         net = load_image_model(m.image_model, m.weights, m.image_weights)
         return cls(net, m.image_model, dim=m.dim, frozen=m.frozen)
 
@@ -132,10 +136,14 @@ class ImageEncoder(nn.Module):
             msg = "the image encoder got a batch without covers; open Sequences with content=('image',)"
             raise ValueError(msg)
         rows = batch.has_image.nonzero().squeeze(1)
-        if not len(rows):
+        # Ranks that share batch statistics wait for each other in the backbone: none may skip it.
+        shared = any(isinstance(part, nn.SyncBatchNorm) for part in self.backbone.modules())
+        if not len(rows) and not (shared and self.training):
             return rows, self.project.weight.new_zeros(0, 1, self.project.in_features)
-        x = batch.pixels[rows].float().div(127.5).sub(1)  # mean and deviation 0.5 (2.6)
-        return rows, self.grid(self.backbone, x.contiguous(memory_format=torch.channels_last))
+        pixels = batch.pixels[rows if len(rows) else slice(1)]
+        x = pixels.float().div(127.5).sub(1)  # mean and deviation 0.5 (2.6)
+        grid = self.grid(self.backbone, x.contiguous(memory_format=torch.channels_last))
+        return rows, grid[: len(rows)]
 
 
 def image_model(name: str) -> ImageModel:
@@ -170,10 +178,11 @@ def load_image_model(
     """
     kind = image_model(name)
     net: nn.Module = kind.build()
-    paths = [part for part in net.modules() if isinstance(part, StochasticDepth)]
-    highest = max((part.p for part in paths), default=0.0)
-    for part in paths:
-        part.p *= DROP_PATH / highest  # deeper blocks are left out more often, as published
+    if name in IMAGE_MODELS:
+        paths = [part for part in net.modules() if isinstance(part, StochasticDepth)]
+        highest = max((part.p for part in paths), default=0.0)
+        for part in paths:
+            part.p *= DROP_PATH / highest  # deeper blocks are left out more often, as published
     if file:
         _fill(net, read_weights(file), kind.head, f"the weights in {file} for {name}")
     elif weights == "pretrained" and name not in IMAGE_MODELS:

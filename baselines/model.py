@@ -15,8 +15,10 @@ from baselines.groups import freeze_below
 from baselines.objectives import OBJECTIVES
 from baselines.sasrec import SASRec
 from baselines.world import ALONE, World
-from loaders import Batch, Sequences
+from loaders import Batch, Sequences, load_tokenizer
+from loaders.features import Features
 from ninerec_data import Dataset, Home, open_dataset
+from ninerec_data.files import hash_of
 
 __all__ = [
     "ITEM_ENCODERS",
@@ -73,12 +75,13 @@ class Recommender(nn.Module):
 def _whole(vectors: Tensor, batch: Batch, world: World) -> tuple[Tensor, Batch]:
     """The item table of the global batch, and this rank's sequences as indices into it.
 
-    An item that several ranks encoded is read from the first of them.
+    An item that several ranks encoded is read from the first of them. Content stays the rank's own: an
+    objective reads the table, and of the batch what is index, mask, count or popularity.
     """
-    items = torch.cat(world.rows(batch.unique_items))
     every = torch.cat(world.rows(vectors))
-    copies = torch.cat(world.rows(batch.copies))
-    popularity = torch.cat(world.rows(batch.log_popularity))
+    facts = (batch.unique_items, batch.copies, batch.log_popularity)
+    columns = zip(*world.gathered([fact.cpu() for fact in facts]), strict=True)
+    items, copies, popularity = (torch.cat(column).to(vectors.device) for column in columns)
     unique, place = torch.unique(items, return_inverse=True)
     at = torch.arange(len(items), device=items.device)
     first = torch.full_like(unique, len(items)).scatter_reduce(0, place, at, "amin")
@@ -141,14 +144,13 @@ def open_part(config: Config, ds: Dataset, part: str) -> Sequences:
 
 
 def fingerprint_of(config: Config, ds: Dataset) -> dict[str, str]:
-    """File name -> sha256 of all that a run learns from: tables, and covers or features where it reads them."""
+    """File name -> hash of all that a run learns from: tables; tokenizer, covers or features where it reads them."""
     found = dict(ds.fingerprint)
     needs = item_encoder(config.model.item_encoder).needs(config)
+    if tokenizer := needs.get("tokenizer"):
+        found["tokenizer"] = hash_of(load_tokenizer(tokenizer).to_str())
     if "image" in needs["content"]:
         found["covers"] = ds.covers_index
     if "features" in needs["content"]:
-        from loaders.features import find_features, fingerprint
-
-        home = Home(ds.folder.parents[1])
-        found["features"] = fingerprint(find_features(home, ds.name, needs["features"]))
+        found["features"] = Features.open(needs["features"], ds).recipe["sha256"]
     return found

@@ -66,10 +66,20 @@ def score(ranks: Ranks, ds: Dataset) -> dict[str, float]:
 
 def choose_device(asked: str, world: World = ALONE) -> tuple[torch.device, str]:
     """The device to train on and why. "auto" takes CUDA where there is one."""
+    count = torch.cuda.device_count()
+    if asked.startswith("cuda") and world.size > 1 and asked != "cuda":
+        msg = f"--device {asked}: {world.size} processes need one each; leave the number out"
+        raise UsageError(msg)
+    if world.local >= count > 0 and asked != "cpu":
+        msg = (
+            f"process {world.local + 1} of this machine has no CUDA device: there are {count}; "
+            f"start with: torchrun --nproc-per-node {count}, or with --device cpu"
+        )
+        raise UsageError(msg)
+    if asked == "auto" and count:
+        found = torch.device("cuda", world.local) if world.size > 1 else torch.device("cuda")
+        return found, f"device {found} ({torch.cuda.get_device_name(found)}): found"
     if asked == "auto":
-        if torch.cuda.is_available():
-            found = torch.device("cuda", world.local) if world.size > 1 else torch.device("cuda")
-            return found, f"device {found} ({torch.cuda.get_device_name(found)}): found"
         return torch.device("cpu"), "device cpu: no CUDA device found"
     try:
         device = torch.device(asked)

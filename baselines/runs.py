@@ -47,10 +47,12 @@ class Run:
     def check_data(self, dataset: str, fingerprint: Mapping[str, str]) -> None:
         """Raise CheckFailed where the prepared dataset is not the one the run was trained on."""
         kept = self.folder / "data.json"
-        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != fingerprint:
+        then = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        odd = sorted(k for k in {*then, *fingerprint} if then.get(k) != fingerprint.get(k))
+        if odd:
             msg = (
-                f"{dataset} is not the data that {self.name} was trained on: it was prepared anew with other bytes; "
-                "its numbers would not belong together. Train a new run, or import the former release again"
+                f"{dataset} is not the data that {self.name} was trained on: {', '.join(odd)} changed since; "
+                "its numbers would not belong together. Train a new run, or bring the former bytes back"
             )
             raise CheckFailed(msg)
 

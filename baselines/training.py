@@ -167,9 +167,8 @@ class _Training:
         t, world = self.config.train, self.world
         key = (DROPOUT, self.progress.epoch, step, *([world.rank] if world.rank else ()))
         torch.manual_seed(int(draws.bits(t.seed, *key) >> 1))
-        autocast = (
-            self.device.type == "cuda" and t.precision == "bf16" and torch.cuda.is_bf16_supported()
-        )
+        autocast = self.device.type == "cuda" and t.precision == "bf16"
+        autocast = autocast and torch.cuda.is_bf16_supported(including_emulation=False)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             loss = self.model(batch, world)
         self.optimizer.zero_grad(set_to_none=True)
@@ -191,8 +190,11 @@ class _Training:
         if before.get("best_epoch") == self.progress.best_epoch:
             result["test"] = before["test"]
         if test:
+            result["test_looks"] += 1
+            if world.first:
+                run.save_result(result)  # a look is counted before it is taken
             ranks = evaluate(self.model, open_part(run.config, ds, "test"), world=world)
-            result.update(test=score(ranks, ds), test_looks=result["test_looks"] + 1)
+            result["test"] = score(ranks, ds)
             if world.first:
                 run.save_ranks("test", ranks, ds.item_ids)
         if world.first:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ninerec_data import UsageError
+from ninerec_data import CheckFailed, UsageError
 
 __all__ = ["ALONE", "World", "join"]
 
@@ -62,14 +62,10 @@ class World:
         return tensor
 
     def rows(self, local: Tensor) -> list[Tensor]:
-        """Every rank's rows (n_r, ...); a gradient that reaches them goes back to their rank."""
+        """Every rank's rows (n_r, ...), floats; a gradient that reaches them goes back to their rank."""
         if self.size == 1:
             return [local]
-        sizes = [int(n) for n in self.gathered(len(local))]
-        if not local.is_floating_point():
-            return [
-                torch.as_tensor(each, device=local.device) for each in self.gathered(local.cpu())
-            ]
+        sizes = self.gathered(len(local))
         whole: Tensor = _Rows.apply(local, sizes, self.rank)  # type: ignore[no-untyped-call]
         return list(torch.split(whole, sizes))
 
@@ -89,7 +85,10 @@ ALONE = World()
 
 @contextlib.contextmanager
 def join() -> Iterator[World]:
-    """The world that torchrun's environment names (NCCL with CUDA, else gloo); without it, this process alone."""
+    """The world that torchrun's environment names (NCCL between devices, else gloo); without it, this process alone.
+
+    Raises CheckFailed where another rank ended.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
@@ -102,13 +101,18 @@ def join() -> Iterator[World]:
         )
         raise UsageError(msg)
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if cuda := torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # Objects, and tensors of --device cpu, go by gloo also where there is CUDA.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield World(dist.get_rank(), size, local)
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise CheckFailed("another process of this run ended; its message says why") from error
+    dist.destroy_process_group()  # not after an error: NCCL would wait for ranks that wait for this one
 
 
 class _Rows(torch.autograd.Function):

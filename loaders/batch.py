@@ -81,7 +81,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        ahead = torch.device(device).type != "cpu"  # to the CPU it would be read before it is there
+        return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's DataLoader)."""

@@ -51,7 +51,7 @@ class Content:
         if "image" in kinds:
             self.images = Images(ds, image_size, threads=threads, decoded=decoded)
         if "features" in kinds:
-            if features is None:
+            if not features:
                 msg = "content 'features' needs a bundle: Sequences(..., features=FOLDER); `ninerec embed` makes one"
                 raise UsageError(msg)
             from loaders.features import Features

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ninerec_data import CheckFailed, Dataset, NineRecError, UsageError
 from ninerec_data.engine import default_jobs
-from ninerec_data.files import hash_of
+from ninerec_data.files import hash_of, sync
 
 __all__ = ["Images", "decoded_bytes"]
 
@@ -185,6 +185,7 @@ def _make_cache(images: Images, ds: Dataset, path: Path) -> None:
                 rows = np.zeros((len(items), *shape), np.uint8)
                 images._decode(items, images.has[items], rows)
                 file.write(rows.data)
+        sync(work)
         work.replace(path)
     finally:
         work.unlink(missing_ok=True)

@@ -26,15 +26,19 @@ class Loader:
     Iterating yields the next epoch each time, from 0.
     The order, the batches and every draw are the same for any `workers`; rank r of `world` takes its
     slice of each global batch of `batch_size` sequences.
+
+    shuffle: default for train only. similar: batches of like lengths are formed inside windows of this
+        many batches; 1 keeps plain random batches.
+    Raises UsageError for sizes that make no sense.
     """
 
     def __init__(
         self,
         sequences: Sequences,
-        *,
-        batch_size: int,
+        batch_size: int = 64,
         seed: int = 0,
-        shuffle: bool,
+        *,
+        shuffle: bool | None = None,
         similar: int = 1,
         workers: int = 0,
         rank: int = 0,
@@ -49,7 +53,8 @@ class Loader:
         if workers < 0:
             raise UsageError(f"workers is {workers}; expected at least 0")
         self.sequences, self.batch_size, self.seed = sequences, batch_size, seed
-        self.shuffle, self.similar, self.workers = shuffle, max(1, similar), workers
+        self.shuffle = sequences.part == "train" if shuffle is None else shuffle
+        self.similar, self.workers = max(1, similar), workers
         self.rank, self.world = rank, world
         self._epoch = 0
         self._orders: dict[int, list[NDArray[np.int64]]] = {}
@@ -140,34 +145,4 @@ class _Batches(torch.utils.data.Dataset[Batch | NineRecError]):
             return error
 
 
-def make_loader(
-    sequences: Sequences,
-    batch_size: int = 64,
-    seed: int = 0,
-    *,
-    shuffle: bool | None = None,
-    similar: int = 1,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-) -> Loader:
-    """Batches over a part; shuffled by default for train only.
-
-    similar: batches of like lengths are formed inside windows of this many batches; 1 keeps plain
-        random batches. Raises UsageError for sizes that make no sense.
-
-    Example:
-        >>> loader = make_loader(train, batch_size=64, seed=0)        # doctest: +SKIP
-        >>> for batch in loader.at(epoch=3, position=17): ...         # doctest: +SKIP
-    """
-    shuffle = sequences.part == "train" if shuffle is None else shuffle
-    return Loader(
-        sequences,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        similar=similar,
-        workers=workers,
-        rank=rank,
-        world=world,
-    )
+make_loader = Loader
