@@ -115,7 +115,10 @@ def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:
     (a pooler apart: it is not used).
     """
     from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # its table of tensors: `_refuse_unfilled` says what matters
+    logging.disable_progress_bar()
     name = str(Path(model).expanduser()) if Path(model).expanduser().exists() else model
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)

@@ -136,7 +136,7 @@ def new_run(home: Home, config: Config) -> Run:
     parts = (c.data.dataset, c.model.user_encoder, c.model.item_encoder, c.model.objective)
     stem = "-".join((*parts, f"seed{c.train.seed}", c.hash))
     folder, number = home.runs / stem, 1
-    while folder.exists():
+    while (folder / "config.toml").exists():
         number += 1
         folder = home.runs / f"{stem}-{number}"
     return Run(folder, config)

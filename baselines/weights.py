@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def read_weights(file: str) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # what readers raise on bad bytes is not theirs to promise
-        why = " ".join(str(error).split())[:200]
+        # torch advises to unpickle what it refused: not from us.
+        foreign = isinstance(error, pickle.UnpicklingError)
+        why = (
+            "it holds more than tensors, or none" if foreign else " ".join(str(error).split())[:200]
+        )
+        why = why or type(error).__name__
         msg = f"{path} cannot be read as weights ({why}); give a .safetensors file or a state dict (.pth)"
         raise CheckFailed(msg) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):

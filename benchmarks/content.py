@@ -48,6 +48,7 @@ from baselines.metrics import per_user
 from baselines.model import build_model, open_data, open_part
 from baselines.runs import new_run
 from baselines.training import train
+from ninerec.demo import _OWN, _SETTINGS
 from ninerec_data import Home
 from ninerec_data.catalog import find
 from ninerec_data.importing import import_release
@@ -88,30 +89,19 @@ class Ranked:
 
 
 def settings(models: Path, job: Job) -> Config:
-    """What ninerec/demo.py trains with, on one thread, and no early stop: the demo's never comes."""
-    covers = "image" in job.encoder
-    epochs = job.most or (10 if covers or job.dataset == SUITE[0] else 20)
-    asked: dict[str, Any] = {
-        "data.dataset": job.dataset,
-        "model.item_encoder": job.encoder,
-        "model.objective": "in-batch",
-        "model.dim": 64,
-        "train.lr": 1e-3,
-        "train.item_lr": 2e-3 if job.encoder == "image" else 1e-3,
-        "train.patience": epochs,
-        "train.batch_size": 64 if job.dataset == SUITE[0] else 32,
-        "train.epochs": epochs,
-        "train.seed": job.seed,
-        "train.threads": 1,
-        "train.device": "cpu",
-    }
+    """What `ninerec demo` trains with, on one thread; with epochs of one's own, all of them."""
+    asked = _SETTINGS | _OWN.get(job.dataset, {}) | _OWN.get(job.encoder, {})
+    asked |= {"data.dataset": job.dataset, "model.item_encoder": job.encoder}
+    asked |= {"model.objective": "in-batch", "train.seed": job.seed}
+    asked |= {"train.threads": 1, "train.device": "cpu"}
+    if job.most:
+        asked |= {"train.epochs": job.most, "train.patience": job.most}
     if job.encoder != "id":
         asked["model.weights"] = "none"
     if "text" in job.encoder:
         asked["model.text_model"] = str(models)
-    if covers:
+    if "image" in job.encoder:
         asked |= {"model.image_model": str(models / "swin.json"), "data.image_size": 64}
-        asked["train.item_weight_decay"] = 0.0
     return make_config(options=asked)
 
 
@@ -249,7 +239,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--datasets", nargs="+", choices=SUITE, default=["demo_food"])
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS[:-1], default=ENCODERS[:-1])
-    parser.add_argument("--epochs", type=int, help="of a training (the demo's: 20, with covers 10)")
+    parser.add_argument("--epochs", type=int, help="of a training (the demo's)")
     parser.add_argument(
         "--shuffled-epochs", type=int, help="of shuffled content, to learn it by heart"
     )

@@ -52,7 +52,10 @@ class Content:
             self.images = Images(ds, image_size, threads=threads, decoded=decoded)
         if "features" in kinds:
             if not features:
-                msg = "content 'features' needs a bundle: Sequences(..., features=FOLDER); `ninerec embed` makes one"
+                msg = (
+                    "content 'features' needs a bundle: Sequences(..., features=FOLDER) or `ninerec train --features NAME`; "
+                    f"make one: ninerec embed {ds.name} --encoder MODEL"
+                )
                 raise UsageError(msg)
             from loaders.features import Features
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -147,7 +147,11 @@ def write_bundle(
     with lock(folder.parent / f".{folder.name}.lock"):
         sweep(folder.parent, folder.name)
         with staged_folder(folder) as staging:
-            save_file({"features": features, "present": present}, staging / TENSORS)
+            try:
+                save_file({"features": features, "present": present}, staging / TENSORS)
+            except SafetensorError as error:
+                msg = f"{folder} cannot be written ({error}); free some space, or choose another --home"
+                raise CheckFailed(msg) from error
             facts = {
                 **recipe,
                 "schema": SCHEMA,

@@ -99,6 +99,10 @@ class Images:
                 msg = f"the decoded cache {cache} cannot be read: {error}; delete it and start again: it is made anew"
                 raise CheckFailed(msg) from error
             self._rows = torch.from_numpy(rows)
+        # A map past the end of its file is a SIGBUS, not an error. One that was deleted can still be read.
+        if cache.is_file() and cache.stat().st_size <= self._rows.numel():
+            msg = f"the decoded cache {cache} was cut short; delete it and start again: it is made anew"
+            raise CheckFailed(msg)
         return self._rows
 
     def __getstate__(self) -> dict[str, Any]:

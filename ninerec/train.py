@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             result = train(home, going, test=not args.no_test, say=say, world=world)
         except KeyboardInterrupt:
-            if going.folder.exists():
+            if world.first and going.folder.exists():
                 say(f"stopped; go on with: ninerec train --resume {going.name}")
             raise
     if not world.first:
@@ -132,6 +132,7 @@ def _resumed(run: Run, args: argparse.Namespace, asked: dict[str, Any]) -> Run:
 
     given = {key: value for key, value in asked.items() if value is not None}
     given = {**settings_of(args.config, args.set), **given}
+    make_config(options=given)  # refuses an unknown setting or value, with the nearest
     if changed := changed_settings(run.config, given):
         msg = (
             f"--resume {args.resume} with changed settings: {', '.join(changed)}; "

@@ -133,8 +133,11 @@ class Covers:
     def __getitem__(self, item: int) -> bytes | None:
         if not self.size[item]:
             return None
-        offset = int(self.offset[item])
-        return self._map(int(self.shard[item]))[offset : offset + int(self.size[item])]
+        offset, size = int(self.offset[item]), int(self.size[item])
+        mapped = self._map(int(self.shard[item]))
+        if mapped.size() < offset + size:  # of the file now: a map past its end is a SIGBUS
+            raise CheckFailed(f"{self.path(item)} was cut short while it was read")
+        return mapped[offset : offset + size]
 
     def path(self, item: int) -> Path:
         """The shard of an item's cover."""
