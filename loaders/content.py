@@ -53,7 +53,7 @@ class Content:
         if "features" in kinds:
             if not features:
                 msg = (
-                    "content 'features' needs a bundle: Sequences(..., features=FOLDER) or `ninerec train --features NAME`; "
+                    "content 'features' needs a bundle: Sequences(..., features=FOLDER), or train --features NAME; "
                     f"make one: ninerec embed {ds.name} --encoder MODEL"
                 )
                 raise UsageError(msg)

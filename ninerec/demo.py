@@ -36,7 +36,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "model.fusion": "concat",
         "train.item_weight_decay": 0,
         "train.epochs": 26,
-    },  # fmt: skip
+    },
 }
 _ENCODERS = {  # what is trained on each dataset
     "demo_source": ("id", "text"),

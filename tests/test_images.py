@@ -184,9 +184,7 @@ def test_a_smaller_size_is_decoded_at_the_next_eighth_and_resized_by_pillows_bic
 
 @pytest.mark.parametrize("size", [0, 7, -1, SIZE + 1])
 def test_a_size_the_covers_cannot_give_is_refused(ds: Dataset, size: int) -> None:
-    message = (
-        f"image size {size}: the covers of drawn are 32 pixels a side; expected 8 to 32, as with --image-size 32"
-    )
+    message = f"image size {size}: the covers of drawn are 32 pixels a side; expected 8 to 32, as with --image-size 32"
     for make in (
         Images,
         lambda ds, image_size: Sequences(ds, "test", ("image",), image_size=image_size),
@@ -464,7 +462,9 @@ def test_a_dataset_without_covers_is_sent_to_import_and_prepare(
 
 
 def test_features_without_a_bundle_are_refused(ds: Dataset) -> None:
-    with pytest.raises(UsageError, match=r"'features' needs a bundle: Sequences.*`ninerec embed`"):
+    with pytest.raises(
+        UsageError, match=r"'features' needs a bundle: Sequences.*ninerec embed drawn"
+    ):
         Sequences(ds, content=("features",))
 
 
