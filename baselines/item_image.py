@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -101,7 +102,15 @@ class ImageEncoder(nn.Module):
             msg = f"image size {size}: a ResNet that is trained needs more than 32 pixels a side"
             raise UsageError(msg)
         net = load_image_model(m.image_model, m.weights, m.image_weights)
-        return cls(net, m.image_model, dim=m.dim, frozen=m.frozen)
+        encoder = cls(net, m.image_model, dim=m.dim, frozen=m.frozen)
+        size = config.data.image_size or ds.cover_size
+        try:
+            with torch.no_grad():
+                encoder.grid(copy.deepcopy(net).eval(), torch.zeros(1, 3, size, size))
+        except (RuntimeError, ArithmeticError, ValueError, IndexError) as error:
+            msg = f"the image model {m.image_model} cannot read pictures of {size} pixels: {error}"
+            raise UsageError(msg) from error
+        return encoder
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from baselines.config import Config
 from baselines.weights import refuse_misfit
-from loaders import Batch
+from loaders import Batch, load_tokenizer
 from ninerec_data import Dataset, MissingData, NineRecError, UsageError
 
 __all__ = ["TextEncoder", "load_backbone", "tokenizer_folder"]
@@ -60,9 +60,21 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def of(cls, config: Config, ds: Dataset) -> Self:  # noqa: ARG003
-        """The encoder of a configuration; the errors are those of `load_backbone`."""
-        m = config.model
-        return cls(load_backbone(m.text_model, m.weights), dim=m.dim, frozen=m.frozen)
+        """The encoder of a configuration; the errors are those of `load_backbone`.
+
+        Raises UsageError for more tokens than the model has places or words for.
+        """
+        m, tokens = config.model, config.data.max_tokens
+        backbone = load_backbone(m.text_model, m.weights)
+        words = load_tokenizer(tokenizer_folder(m.text_model)).get_vocab_size()
+        places = getattr(backbone.config, "max_position_embeddings", tokens)
+        if tokens > places or words > backbone.config.vocab_size:
+            msg = (
+                f"the text model '{m.text_model}' has {places} places and {backbone.config.vocab_size:,} words, for "
+                f"data.max_tokens = {tokens} and a tokenizer of {words:,} words; lower the first, or mend its folder"
+            )
+            raise UsageError(msg)
+        return cls(backbone, dim=m.dim, frozen=m.frozen)
 
     def blocks(self) -> list[str]:
         """Names of the backbone's layers, bottom to top."""

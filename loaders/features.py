@@ -72,7 +72,15 @@ class Features:
         return self._rows.shape[1]
 
     def of(self, items: NDArray[np.int64]) -> Tensor:
-        """(U, F) float32 rows of these items; zero where the bundle has none."""
+        """(U, F) float32 rows of these items; zero where the bundle has none.
+
+        Raises CheckFailed for a file that was cut short since it was opened.
+        """
+        path = self.folder / TENSORS
+        if (
+            path.is_file() and path.stat().st_size < self._rows.nbytes
+        ):  # a map past its end is a SIGBUS
+            raise CheckFailed(f"{path} was cut short; run the `ninerec embed` that made it again")
         return self._rows[torch.from_numpy(items)].float()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -92,6 +92,7 @@ class Sequences:
 
     def batch(self, index: Ints, *, seed: int = 0, epoch: int = 0) -> Batch:
         """Sequences `index` as one batch; all that is drawn is a function of (seed, epoch, user, place) alone."""
+        index = np.asarray(index, np.int64)
         places = SAMPLES[self.sample](self, index, seed, epoch)
         shown = [self._items(places.rows, places.mask)]
         if places.later is not None and places.later_mask is not None:
@@ -112,7 +113,7 @@ class Sequences:
 
     def items(self, items: Ints) -> Batch:
         """A batch of no sequences that holds the content of `items`: what an item encoder reads."""
-        none = np.zeros((0, 1), np.int64)
+        items, none = np.asarray(items, np.int64), np.zeros((0, 1), np.int64)
         values = {"inverse": none, "copies": np.zeros_like(items)}
         tensors = {name: torch.from_numpy(value) for name, value in values.items()}
         return self._batch(items, none[:, 0], none > 0, none > 0, **tensors)

@@ -73,9 +73,7 @@ def run(args: argparse.Namespace) -> int:
         f"{counts['items']:,} items x {counts['width']:,} {recipe['dtype']}; "
         f"{counts['items'] - counts['present']:,} items without {args.field} have a zero row"
     )
-    print(
-        f"next: ninerec train --dataset {ds.name} --item-encoder frozen --set model.features={folder.name}"
-    )
+    print(f"next: ninerec train --dataset {ds.name} --item-encoder frozen --features {folder.name}")
     return 0
 
 

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ninerec.options import add_split_options, at_least, print_json, say, split_options, take_in
+from ninerec.options import (
+    add_split_options,
+    as_typed,
+    at_least,
+    print_json,
+    say,
+    split_options,
+    take_in,
+)
 from ninerec_data.catalog import find
 from ninerec_data.engine import ENGINES
 from ninerec_data.home import find_home
@@ -84,7 +92,20 @@ def run(args: argparse.Namespace) -> int:
         print_json(_as_json(made))
     else:
         _tell(made)
+        words = _train_words({**alias_split, **split_options(args)}, args.protocol)
+        say(f"next: ninerec train --dataset {entry.name}{words}")
     return 0
+
+
+def _train_words(split: Mapping[str, Any], protocol: str | None) -> str:
+    """The options of `train` that mean the split which was just prepared."""
+    said = dict(split)
+    words = f" --protocol {protocol}" if protocol else ""
+    if "keep_last" in said:
+        words += f" --max-length {said.pop('keep_last') - 3}"
+    if "seed" in said:
+        words += f" --split-seed {said.pop('seed')}"
+    return words + as_typed(said)
 
 
 def _as_json(made: Prepared) -> dict[str, Any]:
@@ -157,4 +178,3 @@ def _tell(made: Prepared) -> None:
     )
     print(f"  protocol {made.protocol.name} {made.protocol.hash}, split {made.protocol.split.hash}")
     say("done before, nothing changed" if not made.done else f"done: {', '.join(made.done)}")
-    say(f"next: ninerec train --dataset {made.tables['dataset']}")

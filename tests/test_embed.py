@@ -471,7 +471,7 @@ def test_the_verb_makes_features_and_says_what_comes_next(
     name = Path(folder).name
     assert name.startswith("my-verb-")
     assert counts == "16 items x 16 float32; 2 items without text have a zero row"
-    assert following.endswith(f"--dataset toy --item-encoder frozen --set model.features={name}")
+    assert following.endswith(f"--dataset toy --item-encoder frozen --features {name}")
     assert cli.main([*words, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["recipe"] == read_json(Path(folder) / "recipe.json")

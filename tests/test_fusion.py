@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from baselines import Config
-from baselines.config import Model
+from baselines.config import Data, Model
 from baselines.fusion import FUSIONS
 from baselines.item_image import IMAGE_MODELS, ImageEncoder, ImageModel
 from baselines.item_text import TextEncoder
 from baselines.item_text_image import TextImageEncoder
 from loaders import Batch
+from ninerec_data import UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -192,16 +194,20 @@ def test_what_a_configuration_needs_and_builds(
     """Both parts' options of `Sequences`; the fusion asked for."""
     folder = tmp_path_factory.mktemp("text")
     encoders[0].backbone.config.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
     config = Config(
+        data=Data(image_size=64, max_tokens=16),
         model=Model(
             item_encoder="text+image", text_model=str(folder), image_model="tiny",
             weights="none", fusion="concat", dim=D,
         )
     )  # fmt: skip
     assert TextImageEncoder.needs(config) == {
-        "content": ("text", "image"), "tokenizer": folder, "language": None, "max_tokens": 30,
-        "image_size": None,
+        "content": ("text", "image"), "tokenizer": folder, "language": None, "max_tokens": 16,
+        "image_size": 64,
     }  # fmt: skip
     encoder = TextImageEncoder.of(config, None)  # type: ignore[arg-type]
     assert isinstance(encoder.fusion, FUSIONS["concat"])
     assert encoder(batch_of([True] * 3, [True] * 3)).shape == (3, D)
+    with pytest.raises(UsageError, match="16 places and 30 words, for data.max_tokens = 17"):
+        TextEncoder.of(replace(config, data=Data(max_tokens=17)), None)  # type: ignore[arg-type]

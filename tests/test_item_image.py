@@ -285,3 +285,15 @@ def test_a_json_file_that_makes_no_swin_is_refused(tmp_path: Path, text: str) ->
     file.write_text(text)
     with pytest.raises(UsageError, match="makes no Swin"):
         load_image_model(str(file), "none")
+
+
+def test_pictures_the_model_cannot_read_are_refused_before_training(tmp_path: Path) -> None:
+    file = tmp_path / "swin.json"
+    wide = {"patch_size": [64, 64], "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
+    file.write_text(json.dumps({**wide, "window_size": [4, 4]}))
+    config = Config(data=Data(image_size=32), model=Model(image_model=str(file), weights="none"))
+    with pytest.raises(UsageError, match="cannot read pictures of 32 pixels"):
+        ImageEncoder.of(config, None)  # type: ignore[arg-type]
+    small = Config(data=Data(image_size=32), model=Model(image_model="resnet18", weights="none"))
+    with pytest.raises(UsageError, match="needs more than 32 pixels"):
+        ImageEncoder.of(small, None)  # type: ignore[arg-type]
