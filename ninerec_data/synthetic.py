@@ -180,7 +180,7 @@ def _choices(plan: Plan, traits: Ints, times: Ints, rng: Rng) -> Ints:
 
     The first FRESH of the places are launched in the last days; the last place is never chosen.
     """
-    launch = END - rng.integers(0, 36 * HOUR, plan.items)
+    launch = END - rng.integers(0, 30 * HOUR, plan.items)
     launch[int(FRESH * plan.items) :] = 0
     popularity = 1 / (60 + rng.permutation(plan.items))
     popularity[-2:] = 0.01, 0  # the last but one must be chosen: only the interactions name it
