@@ -36,7 +36,6 @@ Rng = np.random.Generator
 Ints = NDArray[np.int64]
 SUITE = ("demo_source", "demo_food", "demo_dance")
 HOUR, DAY = 3600, 86_400
-FRESH = 0.25  # share of the items that are launched in the last hours
 END = 1_656_633_600  # 2022-07-01 UTC: the last moment of every dataset
 COVER = (320, 180)
 HOME = "https://ninerec-demo.example"  # where the suite is published
@@ -77,19 +76,24 @@ PATTERNS = ((), ((0, 0, 19, 39),), ((0, 0, 39, 19),), ((0, 0, 19, 19), (20, 20, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The size and the looks of one dataset. Without times it is published as behaviour.tsv."""
+    """The size and the looks of one dataset. Without times it is published as behaviour.tsv.
+
+    fresh: share of the items that are launched in the last `hours`.
+    """
 
     items: int
     users: int
     longest: int
     timed: bool = True
+    fresh: float = 0.25
+    hours: int = 30
     nouns: tuple[str, str]
     prefixes: tuple[str, str] = ("", "")  # of user and item ids
     address: str = "https://m.bilibili.com/video/BV1{}"  # of an item
 
 
 PLANS = {
-    "demo_source": Plan(items=400, users=3000, longest=20, prefixes=("1000", ""),
+    "demo_source": Plan(items=400, users=3000, longest=20, fresh=0.2, hours=120, prefixes=("1000", ""),
                         nouns=("vlog film story diary", "视频 影片 故事 日记")),
     "demo_food": Plan(items=400, users=1200, longest=12, timed=False,
                       nouns=("noodles soup cake dumplings", "面条 浓汤 蛋糕 饺子")),
@@ -178,10 +182,10 @@ def _times(plan: Plan, rng: Rng) -> Ints:
 def _choices(plan: Plan, traits: Ints, times: Ints, rng: Rng) -> Ints:
     """Return (users, longest) item places, -1 before a user's first: near the taste, none twice.
 
-    The first FRESH of the places are launched in the last days; the last place is never chosen.
+    The first of the places are launched in the last hours; the last place is never chosen.
     """
-    launch = END - rng.integers(0, 30 * HOUR, plan.items)
-    launch[int(FRESH * plan.items) :] = 0
+    launch = END - rng.integers(0, plan.hours * HOUR, plan.items)
+    launch[int(plan.fresh * plan.items) :] = 0
     popularity = 1 / (60 + rng.permutation(plan.items))
     popularity[-2:] = 0.01, 0  # the last but one must be chosen: only the interactions name it
     taste = np.stack([rng.integers(0, len(a), plan.users) for a in ATTRIBUTES], axis=1)
