@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from tqdm import tqdm
 
-from baselines.item_image import IMAGE_MODELS, PUBLISHED, load_image_model
-from baselines.item_text import CAUSAL, load_backbone, tokenizer_folder
+from baselines.item_image import IMAGE_MODELS, PUBLISHED, load_image_model, normalised
+from baselines.item_text import CAUSAL, load_backbone, mean_of_valid, tokenizer_folder
 from baselines.results import choose_device
 from loaders import Images
 from loaders.features import Features, item_order, write_bundle
@@ -99,7 +99,7 @@ def embed(
     recipe = {"field": how.field, **made_by, **job.recipe}
     name = re.sub(r"[^\w.-]+", "-", name or recipe["encoder"].rpartition("/")[2]).lstrip(".")
     short = hash_of({**recipe, "items": item_order(ds)})
-    folder = home.root / "features" / ds.name / f"{name}-{short}"
+    folder = home.features(ds.name) / f"{name}-{short}"
     if _is_there(folder, ds):
         say(f"{folder} is there already: nothing to do")
         return folder
@@ -152,7 +152,7 @@ def _text(ds: Dataset, how: Encoding, device: torch.device) -> Job:
         states = out.hidden_states[layer]  # the last is `last_hidden_state`
         if pooling == "cls":
             return states[:, 0]  # type: ignore[no-any-return]
-        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
+        return mean_of_valid(states, mask)
 
     recipe = {
         "revision": _revision(how, folder),
@@ -180,8 +180,7 @@ def _image(ds: Dataset, how: Encoding, device: torch.device) -> Job:
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(some: Ints) -> Tensor:
-        pixels = images.of(some)[0].to(device).float()
-        return model(pixels.div(127.5).sub(1))  # type: ignore[no-any-return]
+        return model(normalised(images.of(some)[0].to(device)))  # type: ignore[no-any-return]
 
     revision: Any = None  # of random weights
     if file:

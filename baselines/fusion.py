@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from baselines.item_text import mean_of_valid
 from baselines.weights import xavier
 
 __all__ = ["FUSIONS"]
@@ -33,7 +34,8 @@ class Coarse(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, text: Tensor, text_mask: Tensor, image: Tensor, image_mask: Tensor) -> Tensor:
-        x, y = self.norm(_mean(text, text_mask)), self.norm(_mean(image, image_mask))
+        x = self.norm(mean_of_valid(text, text_mask))
+        y = self.norm(mean_of_valid(image, image_mask))
         return self.mix(x, y, text_mask.any(1, keepdim=True), image_mask.any(1, keepdim=True))
 
     def mix(self, x: Tensor, y: Tensor, has_x: Tensor, has_y: Tensor) -> Tensor:
@@ -73,8 +75,3 @@ class Gate(Coarse):
 
 
 FUSIONS: Mapping[str, type[nn.Module]] = {"sum": Sum, "concat": Concat, "gate": Gate}
-
-
-def _mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """(U, T, D) -> (U, D) over the valid tokens; zero where none is valid."""
-    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

@@ -30,6 +30,7 @@ __all__ = [
     "ImageModel",
     "image_model",
     "load_image_model",
+    "normalised",
 ]
 
 PUBLISHED = "IMAGENET1K_V1"  # the papers' choice, and torchvision's default but for ResNet-50
@@ -96,14 +97,13 @@ class ImageEncoder(nn.Module):
     @classmethod
     def of(cls, config: Config, ds: Dataset) -> Self:
         """The encoder of a configuration; the errors are those of `load_image_model`."""
-        m = config.model
+        m, size = config.model, config.data.image_size or ds.cover_size
         trained = not m.frozen and m.image_model in {build.__name__ for build in RESNETS}
-        if trained and (size := config.data.image_size or ds.cover_size) <= 32:
+        if trained and size <= 32:
             msg = f"image size {size}: a ResNet that is trained needs more than 32 pixels a side"
             raise UsageError(msg)
         net = load_image_model(m.image_model, m.weights, m.image_weights)
         encoder = cls(net, m.image_model, dim=m.dim, frozen=m.frozen)
-        size = config.data.image_size or ds.cover_size
         try:
             with torch.no_grad():
                 encoder.grid(copy.deepcopy(net).eval(), torch.zeros(1, 3, size, size))
@@ -149,10 +149,14 @@ class ImageEncoder(nn.Module):
         shared = any(isinstance(part, nn.SyncBatchNorm) for part in self.backbone.modules())
         if not len(rows) and not (shared and self.training):
             return rows, self.project.weight.new_zeros(0, 1, self.project.in_features)
-        pixels = batch.pixels[rows if len(rows) else slice(1)]
-        x = pixels.float().div(127.5).sub(1)  # mean and deviation 0.5 (2.6)
+        x = normalised(batch.pixels[rows if len(rows) else slice(1)])
         grid = self.grid(self.backbone, x.contiguous(memory_format=torch.channels_last))
         return rows, grid[: len(rows)]
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 as float32 of mean and deviation 0.5, the papers' for every model (PAPERS_AND_CODE 2.6)."""
+    return pixels.float().div(127.5).sub(1)
 
 
 def image_model(name: str) -> ImageModel:

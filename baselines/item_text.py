@@ -15,7 +15,7 @@ from baselines.weights import refuse_misfit
 from loaders import Batch, load_tokenizer
 from ninerec_data import Dataset, MissingData, NineRecError, UsageError
 
-__all__ = ["TextEncoder", "load_backbone", "tokenizer_folder"]
+__all__ = ["TextEncoder", "load_backbone", "mean_of_valid", "tokenizer_folder"]
 
 # Left-to-right models: their first state has seen one token only.
 CAUSAL = (
@@ -92,8 +92,7 @@ class TextEncoder(nn.Module):
         states, mask = self._states(batch)
         pooled = states[:, 0]
         if self.causal:
-            weight = mask[..., None].to(states.dtype)
-            pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+            pooled = mean_of_valid(states, mask)
         vectors: Tensor = torch.nn.functional.gelu(self.project(pooled))
         return vectors
 
@@ -115,6 +114,11 @@ class TextEncoder(nn.Module):
         mask = batch.token_mask
         out = self.backbone(input_ids=batch.tokens, attention_mask=mask.long())
         return out.last_hidden_state, mask
+
+
+def mean_of_valid(tokens: Tensor, mask: Tensor) -> Tensor:
+    """(U, T, D) tokens and (U, T) mask -> (U, D), the mean of the valid ones; zero where none is."""
+    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:

@@ -19,13 +19,7 @@ from tqdm import tqdm
 from baselines.config import Config
 from baselines.evaluate import evaluate
 from baselines.groups import parameter_groups
-from baselines.model import (
-    Recommender,
-    build_model,
-    fingerprint_of,
-    open_data,
-    open_part,
-)
+from baselines.model import Recommender, build_model, fingerprint_of, open_data, open_part
 from baselines.results import Progress, choose_device, describe, score
 from baselines.runs import Run
 from baselines.world import ALONE, World

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from loaders.features import Features
 from loaders.images import Images
 from loaders.titles import load_tokenizer, title_tokens
 from ninerec_data import Dataset, UsageError
@@ -57,8 +58,6 @@ class Content:
                     f"make one: ninerec embed {ds.name} --encoder MODEL"
                 )
                 raise UsageError(msg)
-            from loaders.features import Features
-
             self.features = Features.open(Path(features), ds)
 
     def of(self, items: NDArray[np.int64]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def find_features(home: Home, dataset: str, where: str | Path) -> Path:
 
     Raises UsageError where no bundle, or more than one, has that name.
     """
-    given, base = Path(where).expanduser(), home.root / "features" / dataset
+    given, base = Path(where).expanduser(), home.features(dataset)
     if (given / RECIPE).is_file():
         return given
     known = [path.parent.name for path in base.glob(f"[!.]*/{RECIPE}")]

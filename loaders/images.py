@@ -179,9 +179,8 @@ def _make_cache(images: Images, ds: Dataset, path: Path) -> None:
     shape = (images.size, images.size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": (ds.n_items + 1, *shape)}
     try:
-        with work.open(
-            "wb"
-        ) as file:  # written, not mapped: a disk that fills is an error, no SIGBUS
+        # Written, not mapped: a disk that fills is then an error, and no SIGBUS.
+        with work.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             starts = range(0, ds.n_items + 1, CACHED_AT_ONCE)
             for at in tqdm(starts, "decoding", leave=False, disable=None):

@@ -27,6 +27,10 @@ class Home:
     def prepared(self, dataset: str) -> Path:
         return self.root / "prepared" / dataset
 
+    def features(self, dataset: str) -> Path:
+        """The folder of a dataset's bundles of frozen features."""
+        return self.root / "features" / dataset
+
     def lock_of(self, dataset: str) -> Path:
         """The lock file of who prepares, repairs or removes a dataset."""
         return self.root / "prepared" / f".{dataset}.lock"
