@@ -6,6 +6,9 @@ x and y are the means of the projected text and image tokens, LN one LayerNorm s
     concat  W [LN(x); LN(y)]
     gate    W_o( sigmoid(W_x LN(x)) * W_y LN(y) )
 
+The layers that give the vector start at a tenth of the papers' Xavier weights: theirs turn normed vectors
+into scores so far apart that an in-batch softmax is long in getting out of them (docs/models.md, Fusion).
+
 What an item lacks takes no part: it is 0 in a sum or a concatenation, 1 in a product. The papers
 have no such items. A fusion is a module of `FUSIONS`, made with the width D and called with
 text (U, T, D), its mask (U, T), image (U, T', D), its mask (U, T'); it gives (U, D).
@@ -24,6 +27,7 @@ from baselines.weights import xavier
 __all__ = ["FUSIONS"]
 
 NORM_EPS = 1e-6
+START = 0.1
 
 
 class Coarse(nn.Module):
@@ -46,7 +50,7 @@ class Coarse(nn.Module):
 class Sum(Coarse):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.text, self.image = (xavier(nn.Linear(dim, dim)) for _ in range(2))
+        self.text, self.image = (xavier(nn.Linear(dim, dim), START) for _ in range(2))
 
     def mix(self, x: Tensor, y: Tensor, has_x: Tensor, has_y: Tensor) -> Tensor:
         return torch.where(has_x, self.text(x), 0) + torch.where(has_y, self.image(y), 0)
@@ -55,7 +59,7 @@ class Sum(Coarse):
 class Concat(Coarse):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.both = xavier(nn.Linear(2 * dim, dim))
+        self.both = xavier(nn.Linear(2 * dim, dim), START)
 
     def mix(self, x: Tensor, y: Tensor, has_x: Tensor, has_y: Tensor) -> Tensor:
         pair = torch.cat([torch.where(has_x, x, 0), torch.where(has_y, y, 0)], dim=1)
@@ -66,7 +70,8 @@ class Concat(Coarse):
 class Gate(Coarse):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.text, self.image, self.out = (xavier(nn.Linear(dim, dim)) for _ in range(3))
+        self.text, self.image = (xavier(nn.Linear(dim, dim)) for _ in range(2))
+        self.out = xavier(nn.Linear(dim, dim), START)
 
     def mix(self, x: Tensor, y: Tensor, has_x: Tensor, has_y: Tensor) -> Tensor:
         gate = torch.where(has_x, self.text(x).sigmoid(), 1)

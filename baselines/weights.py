@@ -17,9 +17,9 @@ __all__ = ["read_weights", "refuse_misfit", "xavier"]
 SHOWN = 3  # names of each kind in a message
 
 
-def xavier(layer: nn.Linear) -> nn.Linear:
-    """The layer itself, weights Xavier normal and bias 0, as the papers start every layer of theirs."""
-    nn.init.xavier_normal_(layer.weight)
+def xavier(layer: nn.Linear, gain: float = 1.0) -> nn.Linear:
+    """The layer itself, weights Xavier normal times gain and bias 0; with gain 1 as the papers start every layer."""
+    nn.init.xavier_normal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 

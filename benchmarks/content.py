@@ -92,7 +92,7 @@ class Ranked:
 
 def settings(models: Path, job: Job) -> Config:
     """What `ninerec demo` trains with, on one thread; with epochs of one's own, all of them."""
-    asked = _SETTINGS | _OWN.get(job.dataset, {}) | _OWN.get(job.encoder, {})
+    asked = _SETTINGS | _OWN.get(job.encoder, {}) | _OWN.get(job.dataset, {})
     asked |= {"data.dataset": job.dataset, "model.item_encoder": job.encoder}
     asked |= {"model.objective": "in-batch", "train.seed": job.seed}
     asked |= {"train.threads": 1, "train.device": "cpu"}

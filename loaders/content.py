@@ -40,6 +40,11 @@ class Content:
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         for kind in kinds:
             refuse_unknown("content", kind, CONTENT)
+        given = {"text": tokenizer or language, "image": image_size, "features": features}
+        for kind in given.keys() - kinds:
+            if given[kind]:
+                msg = f"content is {kinds}, yet an option of '{kind}' is given: {given[kind]}; add '{kind}' to content"
+                raise UsageError(msg)
         self.titles = self.texts = self.has_text = self.images = self.features = None
         if "text" in kinds:
             language = language or _language(ds)

@@ -65,11 +65,13 @@ class Sequences:
             msg = f"mask_rate is {mask_rate} and ahead {ahead}; expected above 0 up to 1, and at least 1"
             raise UsageError(msg)
         refuse_unknown("sampler", sampler, get_args(Sampler))
-        if max_length is not None and max_length < 1:
-            raise UsageError(f"max_length is {max_length}; expected at least 1")
+        kept = ds.protocol.split.keep_last
+        if max_length is not None and not 0 < max_length < kept:
+            msg = f"max_length is {max_length}; expected 1 to {kept - 1}: this split keeps a user's last {kept} items"
+            raise UsageError(f"{msg}; ninerec prepare {ds.name} --max-length L keeps L + 3")
         self.ds, self.part, self.sample = ds, part, sample
         self.mask_rate, self.ahead = mask_rate, ahead
-        self.max_length = max_length or ds.protocol.split.keep_last - 3
+        self.max_length = max_length or kept - 3
         self.user, self.first, self.last = _rows_of_part(ds, part, alone=sample == "pairs")
         self.target = self.last
         if sample == "pairs":

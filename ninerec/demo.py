@@ -30,12 +30,14 @@ _SETTINGS = {
 # What differs: where there are more users, more steps an epoch; covers take longest.
 _OWN: dict[str, dict[str, Any]] = {
     "demo_source": {"train.batch_size": 64, "train.epochs": 10},
-    "image": {"train.item_lr": 2e-3, "train.item_weight_decay": 0, "train.epochs": 10},
+    "text": {"train.batch_size": 64, "train.epochs": 24},
+    "image": {"model.dropout": 0, "train.epochs": 12},
     "text+image": {
-        "model.dim": 32,
         "model.fusion": "concat",
-        "train.item_weight_decay": 0,
-        "train.epochs": 26,
+        "train.batch_size": 64,
+        "train.lr": 5e-4,
+        "train.item_lr": 5e-4,
+        "train.epochs": 18,
     },
 }
 _ENCODERS = {  # what is trained on each dataset
@@ -58,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="train for N epochs at most (10 to 26)"
+        "--epochs", type=int, metavar="N", help="train for N epochs at most (10 to 24)"
     )
     parser.set_defaults(run=run)
 
@@ -162,7 +164,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one model, evaluate the three scenarios, return its row of the table."""
     words = ["--dataset", name, "--item-encoder", item_encoder, "--objective", "in-batch"]
-    settings = _SETTINGS | _OWN.get(name, {}) | _OWN.get(item_encoder, {})
+    settings = _SETTINGS | _OWN.get(item_encoder, {}) | _OWN.get(name, {})
     if epochs:
         settings["train.epochs"] = epochs
     for setting, value in settings.items():

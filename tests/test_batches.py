@@ -424,7 +424,10 @@ def test_a_saved_tokenizer_json_reads_like_the_vocabulary(vocabulary: Path, tmp_
             "has no text in 'zh'; it has: en",
         ),
         ({"part": "test", "sampler": "popular"}, "unknown sampler 'popular'; did you mean"),
-        ({"max_length": 0}, "max_length is 0; expected at least 1"),
+        ({"max_length": 0}, "max_length is 0; expected 1 to 22: this split keeps a user's last 23"),
+        ({"max_length": 23}, "--max-length L keeps"),
+        ({"language": "en"}, "an option of 'text' is given: en; add 'text' to content"),
+        ({"content": ("text",), "image_size": 64}, "an option of 'image' is given"),
         ({"max_length": -1}, "max_length is -1"),
     ],
 )
