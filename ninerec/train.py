@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
             result = train(home, going, test=not args.no_test, say=say, world=world)
         except KeyboardInterrupt:
             if world.first and going.folder.exists():
-                say(f"stopped; go on with: ninerec train --resume {going.name}")
+                where = f" --home {shlex.quote(str(args.home))}" if args.home else ""
+                say(f"stopped; go on with: ninerec train --resume {going.name}{where}")
             raise
     if not world.first:
         return 0

@@ -389,3 +389,4 @@ def test_an_interrupt_names_the_command_to_go_on_with(
     assert said[-2].startswith(
         "stopped; go on with: ninerec train --resume toy-sasrec-id-bce-seed77"
     )
+    assert said[-2].endswith(f" --home {toy.home}")
