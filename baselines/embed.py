@@ -16,11 +16,11 @@ from torchvision.models import get_model_weights
 from tqdm import tqdm
 
 from baselines.item_image import IMAGE_MODELS, PUBLISHED, load_image_model, normalised
-from baselines.item_text import CAUSAL, load_backbone, mean_of_valid, tokenizer_folder
+from baselines.item_text import CAUSAL, load_text_model, mean_of_valid, tokenizer_folder
 from baselines.results import choose_device
 from loaders import Images
 from loaders.features import Features, item_order, write_bundle
-from loaders.titles import load_tokenizer, title_tokens
+from loaders.titles import title_tokens
 from ninerec_data import CheckFailed, Dataset, Home, MissingData, UsageError
 from ninerec_data.errors import refuse_unknown
 from ninerec_data.files import hash_of, sha256_file
@@ -134,14 +134,14 @@ def _text(ds: Dataset, how: Encoding, device: torch.device) -> Job:
     language, max_tokens = how.language or ds.languages[-1], how.max_tokens or 30
     try:
         folder = tokenizer_folder(how.encoder)
-        tokenizer = load_tokenizer(folder)
-        model = load_backbone(how.encoder, how.source).eval().to(device)
+        model, tokenizer = load_text_model(how.encoder, how.source, max_tokens)
     except MissingData as error:
         raise MissingData(str(error).replace("--text-model", "--encoder")) from error
+    model = model.eval().to(device)
     layers, causal = model.config.num_hidden_layers, model.config.model_type in CAUSAL
     pooling = how.pooling or ("mean" if causal else "cls")
     layer = -1 if how.layer is None else how.layer
-    _refuse_beyond(model.config, how, pooling, layer, max_tokens)
+    _refuse_layer(model.config, how, pooling, layer)
     layer %= layers + 1
     titles = title_tokens(ds, tokenizer, language=language, max_tokens=max_tokens)
     items = 1 + np.flatnonzero([bool(text) for text in ds.text(language)])
@@ -192,15 +192,13 @@ def _image(ds: Dataset, how: Encoding, device: torch.device) -> Job:
     return Job(items=np.flatnonzero(ds.has_cover), encode=encode, recipe=recipe)
 
 
-def _refuse_beyond(config: Any, how: Encoding, pooling: str, layer: int, max_tokens: int) -> None:
-    """Raise UsageError for a layer or tokens the model does not have, or a pooling that says nothing of it."""
-    layers, most = config.num_hidden_layers, getattr(config, "max_position_embeddings", max_tokens)
+def _refuse_layer(config: Any, how: Encoding, pooling: str, layer: int) -> None:
+    """Raise UsageError for a layer that the model does not have, or a pooling that says nothing of it."""
+    layers = config.num_hidden_layers
     if not -layers - 1 <= layer <= layers:
         least = f"-1 (the last) to {-layers - 1}"
         msg = f"--layer {layer}: '{how.encoder}' has layers 0 (embeddings) to {layers}, or {least}"
         raise UsageError(msg)
-    if max_tokens > most:
-        raise UsageError(f"--max-tokens {max_tokens}: '{how.encoder}' reads at most {most}")
     if pooling == "cls" and config.model_type in CAUSAL:
         msg = f"--pooling cls: '{how.encoder}' reads left to right, its first token knows no other; use --pooling mean"
         raise UsageError(msg)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from baselines.config import Config
@@ -15,7 +16,7 @@ from baselines.weights import refuse_misfit
 from loaders import Batch, load_tokenizer
 from ninerec_data import Dataset, MissingData, NineRecError, UsageError
 
-__all__ = ["TextEncoder", "load_backbone", "mean_of_valid", "tokenizer_folder"]
+__all__ = ["TextEncoder", "load_backbone", "load_text_model", "mean_of_valid", "tokenizer_folder"]
 
 # Left-to-right models: their first state has seen one token only.
 CAUSAL = (
@@ -60,20 +61,9 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def of(cls, config: Config, ds: Dataset) -> Self:  # noqa: ARG003
-        """The encoder of a configuration; the errors are those of `load_backbone`.
-
-        Raises UsageError for more tokens than the model has places or words for.
-        """
-        m, tokens = config.model, config.data.max_tokens
-        backbone = load_backbone(m.text_model, m.weights)
-        words = load_tokenizer(tokenizer_folder(m.text_model)).get_vocab_size()
-        places = getattr(backbone.config, "max_position_embeddings", tokens)
-        if tokens > places or words > backbone.config.vocab_size:
-            msg = (
-                f"the text model '{m.text_model}' has {places} places and {backbone.config.vocab_size:,} words, for "
-                f"data.max_tokens = {tokens} and a tokenizer of {words:,} words; lower the first, or mend its folder"
-            )
-            raise UsageError(msg)
+        """The encoder of a configuration; the errors are those of `load_text_model`."""
+        m = config.model
+        backbone, _ = load_text_model(m.text_model, m.weights, config.data.max_tokens)
         return cls(backbone, dim=m.dim, frozen=m.frozen)
 
     def blocks(self) -> list[str]:
@@ -119,6 +109,24 @@ class TextEncoder(nn.Module):
 def mean_of_valid(tokens: Tensor, mask: Tensor) -> Tensor:
     """(U, T, D) tokens and (U, T) mask -> (U, D), the mean of the valid ones; zero where none is."""
     return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def load_text_model(
+    name: str, weights: Literal["pretrained", "none"], max_tokens: int
+) -> tuple[Any, Tokenizer]:
+    """A text model and its tokenizer; the errors are those of `load_backbone` and `load_tokenizer`.
+
+    Raises UsageError for titles longer than the model has places, or a tokenizer of more words than it knows.
+    """
+    backbone, tokenizer = load_backbone(name, weights), load_tokenizer(tokenizer_folder(name))
+    places = getattr(backbone.config, "max_position_embeddings", max_tokens)
+    words, known = tokenizer.get_vocab_size(), backbone.config.vocab_size
+    if max_tokens > places or words > known:
+        msg = f"the text model '{name}' has {places} places and {known:,} words, for max_tokens = {max_tokens}"
+        raise UsageError(
+            f"{msg} and a tokenizer of {words:,} words; lower the first, or mend its folder"
+        )
+    return backbone, tokenizer
 
 
 def load_backbone(model: str, weights: Literal["pretrained", "none"]) -> Any:

@@ -360,7 +360,7 @@ def test_what_is_not_a_bundle_is_not_written(toy: Toy, ds: Dataset, tmp_path: Pa
     [
         ({"layer": 4}, "--layer 4: .*layers 0"),
         ({"layer": -5}, "--layer -5: "),
-        ({"max_tokens": 65}, "--max-tokens 65: .* at most 64"),
+        ({"max_tokens": 65}, "has 64 places and .* for max_tokens = 65"),
         ({"image_size": 64}, "--image-size 64 means nothing for --field text"),
         ({"field": "image", "pooling": "cls"}, "--pooling cls means nothing for --field image"),
         ({"weights": "w.pth"}, "--weights w.pth: .*expected pretrained or none"),
@@ -388,9 +388,9 @@ def test_a_model_by_name_is_known_by_its_commit(
 ) -> None:
     (tmp_path / "c0ffee").symlink_to(bert)
     monkeypatch.setattr(baselines.embed, "tokenizer_folder", lambda name: tmp_path / "c0ffee")
-    real = baselines.embed.load_backbone
+    real = baselines.embed.load_text_model
     monkeypatch.setattr(
-        baselines.embed, "load_backbone", lambda name, weights: real(str(bert), weights)
+        baselines.embed, "load_text_model", lambda _, *options: real(str(bert), *options)
     )
     features = made(toy, ds, Path("some/tiny-bert"), "")
     assert features.folder.name.startswith("tiny-bert-")

@@ -210,5 +210,5 @@ def test_what_a_configuration_needs_and_builds(
     encoder = TextImageEncoder.of(config, None)  # type: ignore[arg-type]
     assert isinstance(encoder.fusion, FUSIONS["concat"])
     assert encoder(batch_of([True] * 3, [True] * 3)).shape == (3, D)
-    with pytest.raises(UsageError, match=r"16 places and 30 words, for data\.max_tokens = 17"):
+    with pytest.raises(UsageError, match=r"16 places and 30 words, for max_tokens = 17"):
         TextEncoder.of(replace(config, data=Data(max_tokens=17)), None)  # type: ignore[arg-type]
