@@ -14,7 +14,7 @@ apart by it. Ids are trained once, for both. What must hold of every encoder of 
 A standard error is that of a mean over users. Each compared pair has the same users and targets, so a difference
 is taken user by user and its error is that of the mean of these; of several seeds a user's hit is the mean. The
 users share a few dozen cold targets, so their hits are not independent: `se_by_item` stands beside it for that.
-Shuffled content is learnt by heart alone, which takes more epochs than the demo has: `--shuffled-epochs`, 120 by default.
+Shuffled content is learnt by heart alone, which takes more epochs than the demo has: `--shuffled-epochs` (120).
 How far a training got with the few rows of a cold item differs between seeds more than between users: `--seeds`.
 Ranks are those of the epoch that is best on validation. Trainings run side by side, one a core, on one thread each.
 Prints JSON; exit 1 where one of these does not hold.
