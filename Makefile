@@ -16,8 +16,8 @@ help: ## list the targets
 demo: $(READY) ## the whole way on a small made-up dataset, in demo-home/
 	$(BIN)/ninerec demo --home demo-home
 
-test: $(READY) ## run the tests (ARGS="-k name" runs some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the tests, two files at a time (ARGS="-k name" runs some)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY) ## format, lint and types; silent when all is well
 	@$(BIN)/ruff format --check --quiet .
