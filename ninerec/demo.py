@@ -31,7 +31,7 @@ _SETTINGS = {
 _OWN: dict[str, dict[str, Any]] = {
     "demo_source": {"train.batch_size": 64, "train.epochs": 10},
     "text": {"train.batch_size": 64, "train.epochs": 24},
-    "image": {"model.dropout": 0, "train.epochs": 12},
+    "image": {"model.dropout": 0, "train.item_lr": 2e-3, "train.epochs": 13},
     "text+image": {
         "model.fusion": "concat",
         "train.batch_size": 64,
