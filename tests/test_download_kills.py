@@ -262,15 +262,15 @@ def test_a_provenance_that_was_being_written_is_cleared(
 
 
 def test_downloads_killed_at_random_moments_end_as_an_undisturbed_one() -> None:
-    """The benchmark itself, on 200 items and three kills."""
-    words = ["benchmarks/kill_download.py", "--items", "200", "--rounds", "3", "--seed", "3"]
+    """The benchmark itself, on 200 items and five kills."""
+    words = ["benchmarks/kill_download.py", "--items", "200", "--rounds", "5", "--seed", "3"]
     done = subprocess.run(
         [sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] == 3
-    assert found["completed_and_identical"] == 3 + found["runs_that_ended_before_their_kill"]
+    assert found["kills"] == 5
+    assert found["completed_and_identical"] == 5 + found["runs_that_ended_before_their_kill"]
     assert {said.partition(" ")[0] for said in found["outcomes"]} == {
         *("OK", "OK_BACKUP", "GONE", "REJECTED")
     }

@@ -22,17 +22,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_prepare_killed_at_random_moments_ends_in_the_same_bytes() -> None:
-    """The benchmark itself, on 200,000 rows and three kills."""
-    words = [sys.executable, "benchmarks/kill_prepare.py", "--rows", "200000", "--rounds", "3"]
+    """The benchmark itself, on 200,000 rows and six kills."""
+    words = [sys.executable, "benchmarks/kill_prepare.py", "--rows", "200000", "--rounds", "6"]
     words += ["--complete-every", "3"]
     done = subprocess.run(
         [*words, "--seed", "7"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] == sum(found["found_after_kills"].values()) == 3
+    assert found["kills"] == sum(found["found_after_kills"].values()) == 6
     assert found["found_after_kills"]["absent"] > 0
-    assert found["completed_and_identical"] == 1 + found["runs_that_ended_before_their_kill"]
+    assert found["completed_and_identical"] == 2 + found["runs_that_ended_before_their_kill"]
     assert found["files_compared"] == 8
     assert found["left_at_the_end"] == [".killed.lock", "killed"]
 
@@ -76,7 +76,7 @@ def test_import_of_a_zip_killed_between_changes_of_the_disk_can_be_run_again(
             archive.write(path, path.name)
     whole = {"Small_pair.csv", "Small_item.csv"}
     codes = []
-    for change in range(1, 60, 6):
+    for change in range(1, 60, 4):
         codes.append(kill_at(change, "import", NAME, tmp_path / "a.zip"))
         held = verified_files(Home(home), NAME)  # raises where a held file is gone or another
         assert set(held) in (set(), {"interactions", "items"})
@@ -97,7 +97,7 @@ def test_prepare_killed_between_changes_of_the_disk_can_be_run_again(
     prepare(Home(home), entry, max_words=3)
     wanted = digests(prepare(calm, entry).folder)
     codes = []
-    for change in range(1, 120, 10):
+    for change in range(1, 120, 6):
         codes.append(kill_at(change, "prepare", NAME))
         folder = Home(home).prepared(NAME)
         if (folder / "manifest.json").exists():
